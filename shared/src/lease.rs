@@ -1,0 +1,88 @@
+//! A lease's parts: the fence, the holder's secret, and why a holder gives up.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A number that rises with each grant of a lease, over all claims of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Fence(pub u64);
+
+/// What proves to the server that a renewal, a release or a publish comes from the lease's holder:
+/// 1 to 64 letters and digits. Never logged: its `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret made from random bytes that were handed in.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The secret's text, for storing it beside its lease and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// A secret read back from where [`Secret::expose`] put it.
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Whether both are the same, in a time that does not tell how much of them is.
+    pub fn matches(&self, other: &Self) -> bool {
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Why a holder gives its lease back without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ReleaseReason {
+    /// The compiler reported an error: everyone should see it for themselves, at once.
+    Failed,
+    /// The compile must not be cached (an input changed under it, it reads the clock, ...).
+    Uncacheable,
+    /// An output is larger than the server takes.
+    TooLarge,
+    /// The server's store is full.
+    StoreFull,
+    /// The holder goes away; somebody else should build.
+    Abandoned,
+}
+
+impl ReleaseReason {
+    /// Whether all who wait should compile for themselves (else one of them takes over).
+    pub const fn wakes_all(self) -> bool {
+        match self {
+            Self::Failed | Self::Uncacheable | Self::TooLarge | Self::StoreFull => true,
+            Self::Abandoned => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_matches_itself_only_and_does_not_show() {
+        let secret = Secret::from_random([7; 16]);
+        assert!(secret.matches(&Secret::from_stored(secret.expose().to_owned())));
+        assert!(!secret.matches(&Secret::from_random([8; 16])));
+        assert!(!secret.matches(&Secret::from_stored(String::new())));
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+    }
+}

@@ -1,0 +1,32 @@
+//! The vocabulary and the wire of pcmcache: what the launcher and the server must agree on, and nothing else.
+//!
+//! `client -> shared <- server`: neither program knows the other, both know this crate.
+
+pub mod api;
+pub mod digest;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+pub mod lease;
+pub mod recipe;
+pub mod result;
+pub mod scope;
+pub mod staged;
+
+pub use digest::{ActionKey, Claim, Digest, UnitKey};
+pub use lease::{Fence, ReleaseReason, Secret};
+pub use recipe::{IncludeSet, Recipe};
+pub use result::{ActionResult, Cost, Output, Role};
+pub use scope::Scope;
+
+/// Marks a step at which a test may kill or pause this process. Compiles to nothing without the
+/// `failpoints` feature of the crate that uses it.
+///
+/// `PCMCACHE_FAILPOINT=name=kill` sends SIGKILL to this very process when it gets there;
+/// `name=stop` sends SIGSTOP; `name=wait:PATH` announces itself by creating PATH and goes on when PATH is removed.
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal) => {
+        #[cfg(feature = "failpoints")]
+        $crate::failpoint::reached($name);
+    };
+}
