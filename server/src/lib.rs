@@ -1,1 +1,17 @@
-//! server
+//! The server of pcmcache: it hands out build leases, takes complete uploads only, and serves verified blobs.
+//!
+//! `http -> cache -> {leases, results, blobs}`: a request is parsed in `http`, every rule is kept in `cache`, and a
+//! back end knows neither.
+
+pub mod blobs;
+pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod embedded;
+pub mod http;
+pub mod leases;
+pub mod memory;
+pub mod metrics;
+pub mod results;
+pub mod sweep;
