@@ -1,1 +1,109 @@
-//! (being written)
+//! The contract of a blob store: immutable bytes by their SHA-256.
+//!
+//! - **No reader can observe a partial blob.** Bytes are staged under a name that nobody reads, and take their own
+//!   name only when whole, equal to it and durable.
+//! - **Putting is idempotent, and heals.** The same bytes put again take the place of what is there, so a copy that
+//!   was damaged meanwhile is replaced.
+//! - **A blob exists in a scope only if all its bytes were put in that scope.** One that another scope holds is
+//!   absent here; that the bytes are stored once is nobody's business.
+//! - A store does not vouch for bytes at rest: a disk lies. Who reads verifies, and [`Blobs::condemn`]s what
+//!   is damaged. For that the store gives each stored copy a [`Version`].
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pcmcache_shared::{Digest, Scope};
+
+use crate::fault::Fault;
+
+/// Tells one stored copy of a blob from another: it changes whenever the stored bytes may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version(pub Digest);
+
+/// What the store knows of a copy without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Bytes that are there now.
+    pub size: u64,
+    /// Bytes that there were when it was put. A copy of another size is damaged, no hash needed.
+    pub promised: u64,
+    /// Which copy this is.
+    pub version: Version,
+}
+
+impl Stat {
+    /// Whether no byte is missing or too many. What the bytes are is another question.
+    pub fn has_its_size(&self) -> bool {
+        self.size == self.promised
+    }
+}
+
+/// What putting a blob did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The scope has one blob more.
+    Stored,
+    /// The scope had it; its bytes were refreshed.
+    Existed,
+}
+
+/// A set of blobs by digest. See the module for what every store promises.
+#[async_trait]
+pub trait Blobs: Send + Sync + fmt::Debug {
+    /// A place for bytes that nobody reads yet.
+    async fn stage(&self) -> Result<Box<dyn Stage>, Fault>;
+
+    /// What is known of the blob without reading it; `None` if the scope does not have it.
+    async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault>;
+
+    /// Opens the copy that is there now. It stays readable when it is replaced, condemned or removed meanwhile.
+    async fn open(&self, scope: &Scope, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault>;
+
+    /// Moves a damaged copy aside, in every scope, and says whether it did: a copy that is no longer `version` has
+    /// been replaced, and stays.
+    async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, Fault>;
+
+    /// The blobs whose digest starts with `shard`, of all scopes; also those that no scope has, which a
+    /// crash may leave.
+    async fn list(&self, shard: u8) -> Result<Vec<Digest>, Fault>;
+
+    /// Removes the blobs in every scope. One that is not there is none that fails.
+    async fn remove(&self, digests: &[Digest]) -> Result<(), Fault>;
+}
+
+/// Bytes on their way to become a blob. Dropped at any point, nothing of them is left.
+#[async_trait]
+pub trait Stage: Send + fmt::Debug {
+    /// Appends. After an error, or if the future was dropped, the stage is good for nothing but dropping.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Fault>;
+
+    /// Ends the writing: the bytes are durable, but still without a name.
+    async fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, Fault>;
+}
+
+/// A whole stage, which can be compared with what was promised. Dropped without [`Sealed::commit`], nothing is left.
+#[async_trait]
+pub trait Sealed: Send + fmt::Debug {
+    /// The digest of all bytes that were written.
+    fn digest(&self) -> Digest;
+
+    /// How many were.
+    fn size(&self) -> u64;
+
+    /// Gives the bytes their name, in this scope. What is acknowledged survives a power cut.
+    async fn commit(self: Box<Self>, scope: &Scope) -> Result<Put, Fault>;
+}
+
+/// A copy of a blob, open for reading.
+#[async_trait]
+pub trait Opened: Send + Sync + fmt::Debug {
+    /// What is known of this very copy.
+    fn stat(&self) -> Stat;
+
+    /// At most `at_most` bytes from `offset` on; empty at the end and nowhere else.
+    async fn read(&self, offset: u64, at_most: usize) -> Result<Bytes, Fault>;
+
+    /// Which copy this is now: the same as in [`Opened::stat`] if nobody wrote to it meanwhile.
+    async fn version(&self) -> Result<Version, Fault>;
+}

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod embedded;
+pub mod fault;
 pub mod http;
 pub mod leases;
 pub mod memory;

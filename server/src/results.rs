@@ -1,1 +1,88 @@
-//! (being written)
+//! The contract of a result store: results by action key, created once, and what was learnt about units.
+//!
+//! - **Create-once.** Of any number of racing creates of one key in one scope exactly one wins, and all others get the
+//!   winner. A result is replaced only by naming the very one to replace ([`Publication::instead_of`]).
+//! - **All or nothing.** A result, its place under its include set, and the references to its blobs become visible and
+//!   durable together.
+//! - What is acknowledged survives a kill and a power cut.
+//!
+//! A store holds what it is given; which results may answer, and who may publish, is not its business.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, Fence, Scope, UnitKey};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+
+/// A result as it is kept: what the builder sent, and where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredResult {
+    /// The result.
+    pub result: ActionResult,
+    /// The unit whose result it is.
+    pub unit: UnitKey,
+    /// The include set it was made under.
+    pub set: Digest,
+}
+
+impl StoredResult {
+    /// The blobs it stands on beside its outputs: the recipe, which its key names, and the include set.
+    pub fn references(&self, key: ActionKey) -> impl Iterator<Item = Digest> {
+        self.result.outputs.iter().map(|output| output.digest).chain([key.recipe(), self.set])
+    }
+}
+
+/// What is to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Under which key.
+    pub action: ActionKey,
+    /// What.
+    pub stored: StoredResult,
+    /// The result to take the place of, if it is still this one: its blobs are lost, so it answers nobody.
+    pub instead_of: Option<StoredResult>,
+    /// The lease that ends with it. A store that keeps leases too ends it in the same transaction; for others,
+    /// [`crate::leases::Leases::end`] follows.
+    pub ends: Option<(Claim, Fence)>,
+}
+
+/// What a create did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Creation {
+    /// It is the result of its key now.
+    Created,
+    /// This one was there first.
+    Exists(Box<StoredResult>),
+}
+
+/// An include set of a unit, and the newest results under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetRow {
+    /// The digest of the set's text, which is a blob.
+    pub set: Digest,
+    /// The newest results whose recipe is the unit over this set, newest first; at most
+    /// [`limits::MAX_RESULTS_PER_SET`](pcmcache_shared::api::limits::MAX_RESULTS_PER_SET).
+    pub actions: Vec<ActionKey>,
+}
+
+/// A set of results. See the module for what every store promises.
+#[async_trait]
+pub trait Results: Send + Sync + fmt::Debug {
+    /// The result of the key, if there is one.
+    async fn get(&self, scope: &Scope, action: ActionKey) -> Result<Option<StoredResult>, Fault>;
+
+    /// Creates the result of a key, once. A set that is new to the unit becomes its newest, and only the newest
+    /// [`limits::MAX_SETS`](pcmcache_shared::api::limits::MAX_SETS) are kept.
+    async fn create(&self, scope: &Scope, publication: Publication) -> Result<Creation, Fault>;
+
+    /// The include sets of the unit, the last learnt one first.
+    async fn sets(&self, scope: &Scope, unit: UnitKey) -> Result<Vec<SetRow>, Fault>;
+
+    /// Those of the digests that no result of any scope references.
+    async fn unreferenced(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Fault>;
+
+    /// How many results there are, over all scopes.
+    async fn count(&self) -> Result<u64, Fault>;
+}
