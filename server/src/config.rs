@@ -1,1 +1,190 @@
-//! (being written)
+//! Flags and environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::connection;
+
+/// Where it listens when nothing else was said.
+const DEFAULT_LISTEN: &str = "127.0.0.1:7733";
+
+/// Serves a team's cache of C++ modules: build leases, complete uploads only, verified blobs.
+///
+/// Each flag can be given as an environment variable instead; the flag wins. The first line on stdout is `listening on
+/// http://ADDR:PORT`, and it comes once requests are answered; logs go to stderr. SIGTERM and SIGINT stop it: it takes
+/// no more work, ends who only waits, gives uploads ten seconds, and exits with 0.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "pcmcache-server",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  pcmcache-server                                     on 127.0.0.1:7733, data under ~/.local/share
+  pcmcache-server --listen 127.0.0.1:0                on a free port; stdout says which
+  pcmcache-server --data-dir /var/lib/pcmcache --max-blob 512M
+
+Then, on the same host:
+  export PCMCACHE_REMOTE=http://127.0.0.1:7733
+  curl http://127.0.0.1:7733/openapi.json             the contract
+  curl http://127.0.0.1:7733/metrics                  the counts
+
+Exit status: 0 stopped by a signal, 1 cannot run (the message says why), 2 wrong flags."
+)]
+pub struct Config {
+    /// Where to listen. Only loopback addresses are taken: there are no tokens yet, so who reaches the port may
+    /// read everything and publish anything.
+    #[arg(
+        long,
+        env = "PCMCACHE_SERVER_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = DEFAULT_LISTEN,
+        value_parser = loopback,
+    )]
+    pub listen: SocketAddr,
+
+    /// Where everything is kept; made if it is not there, and used by one server at a time
+    /// [default: $XDG_DATA_HOME/pcmcache-server, else ~/.local/share/pcmcache-server].
+    #[arg(long, env = "PCMCACHE_SERVER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// The largest blob taken, in bytes or with K, M, G or T (powers of 1024). A larger output is compiled by
+    /// everyone for themselves.
+    #[arg(long, env = "PCMCACHE_SERVER_MAX_BLOB", value_name = "SIZE", default_value = "4G")]
+    pub max_blob: ByteSize,
+
+    /// How many connections may be open at once; one more is closed at once.
+    #[arg(long, env = "PCMCACHE_SERVER_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024)]
+    pub max_connections: usize,
+
+    /// What to log: error, warn, info, debug or trace, also by room (`info,pcmcache_server::http=debug`).
+    #[arg(long, env = "PCMCACHE_SERVER_LOG", value_name = "FILTER", default_value = "info", value_parser = filter)]
+    pub log: String,
+
+    /// What connections may cost beside their number: no flags, but a test sets them.
+    #[arg(skip)]
+    pub limits: connection::Limits,
+}
+
+/// There is no place to keep data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("neither XDG_DATA_HOME nor HOME is set: say where to keep data with --data-dir")]
+pub struct NoDataDir;
+
+impl Config {
+    /// The flags' defaults, for a server whose data is kept in `data_dir`.
+    pub fn for_dir(data_dir: impl Into<PathBuf>) -> Self {
+        let mut config = Self::parse_from([env!("CARGO_PKG_NAME")]);
+        config.data_dir = Some(data_dir.into());
+        config
+    }
+
+    /// Where everything is kept.
+    pub fn data_dir(&self) -> Result<PathBuf, NoDataDir> {
+        if let Some(dir) = &self.data_dir {
+            return Ok(dir.clone());
+        }
+        // A relative XDG_DATA_HOME is to be ignored, says its specification.
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .map(|data| data.join("pcmcache-server"))
+            .ok_or(NoDataDir)
+    }
+
+    /// What connections may cost.
+    pub fn connection_limits(&self) -> connection::Limits {
+        connection::Limits { connections: self.max_connections, ..self.limits.clone() }
+    }
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let text = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let listen: SocketAddr =
+        text.parse().map_err(|_| format!("expected ADDR:PORT, as in {DEFAULT_LISTEN} or [::1]:7733"))?;
+    if listen.ip().to_canonical().is_loopback() {
+        Ok(listen)
+    } else {
+        Err("without tokens the server listens on loopback only (127.0.0.1 or [::1]): whoever reaches the port \
+             may publish"
+            .to_owned())
+    }
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+/// The text is no size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a number of bytes, or one with K, M, G or T, as in 512M")]
+pub struct BadSize;
+
+impl FromStr for ByteSize {
+    type Err = BadSize;
+
+    fn from_str(text: &str) -> Result<Self, BadSize> {
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at_checked(end).ok_or(BadSize)?;
+        let unit: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" | "kib" => 1 << 10,
+            "m" | "mb" | "mib" => 1 << 20,
+            "g" | "gb" | "gib" => 1 << 30,
+            "t" | "tb" | "tib" => 1 << 40,
+            _ => return Err(BadSize),
+        };
+        let number: u64 = digits.parse().map_err(|_| BadSize)?;
+        number.checked_mul(unit).map(Self).ok_or(BadSize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_well_formed_and_each_has_its_variable() {
+        let command = Config::command();
+        command.clone().debug_assert();
+        for flag in command.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str()))
+        {
+            let variable = format!("PCMCACHE_SERVER_{}", flag.get_id().as_str().to_uppercase());
+            assert_eq!(flag.get_env().unwrap(), variable.as_str());
+            assert!(flag.get_help().is_some(), "{variable}");
+        }
+    }
+
+    #[test]
+    fn only_loopback_is_taken() {
+        for good in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:7733", "[::ffff:127.0.0.1]:1", "localhost:7733"] {
+            assert!(loopback(good).is_ok(), "{good}");
+        }
+        for bad in ["0.0.0.0:7733", "[::]:7733", "192.168.1.1:80", "127.0.0.1", "7733", "host:80", ""] {
+            assert!(loopback(bad).is_err(), "{bad}");
+        }
+        let error = Config::try_parse_from(["pcmcache-server", "--listen", "0.0.0.0:1"]).unwrap_err();
+        assert!(error.to_string().contains("--listen"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("0", 0), ("17", 17), ("1k", 1024), ("512M", 512 << 20), ("2GiB", 2 << 30), ("1T", 1 << 40)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for bad in ["", "M", "-1", "1.5G", "1 G", "1X", "99999999999999999999", "99999999T"] {
+            assert_eq!(bad.parse::<ByteSize>(), Err(BadSize), "{bad}");
+        }
+    }
+}

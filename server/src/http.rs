@@ -1,1 +1,68 @@
-//! (being written)
+//! The route table, and nothing else: each endpoint has its file, and each file its twin among the wire types.
+
+mod acquire;
+mod actions;
+mod blobs;
+mod body;
+mod document;
+mod leases;
+mod lookup;
+mod oversee;
+mod path;
+mod probes;
+mod problem;
+mod range;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::cache::Cache;
+use crate::metrics::Connections;
+
+/// What every handler may use.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The rules.
+    pub cache: Arc<Cache>,
+    /// Cancelled when the server goes down: what only waits must end.
+    pub stop: CancellationToken,
+    /// For the metrics.
+    pub connections: Arc<Connections>,
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(document::head())
+        .routes(routes!(acquire::acquire))
+        .routes(routes!(leases::renew, leases::release))
+        .routes(routes!(actions::read, actions::publish))
+        .routes(routes!(lookup::lookup))
+        .routes(routes!(blobs::get, blobs::head, blobs::put))
+        .routes(routes!(probes::index))
+        .routes(routes!(probes::healthz))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(probes::metrics))
+        .routes(routes!(probes::openapi))
+}
+
+/// The server's routes, and every answer to what is none of them.
+pub fn router(app: App) -> Router {
+    let (router, openapi) = routes().split_for_parts();
+    let document = Bytes::from(document::complete(openapi).to_json().unwrap_or_default());
+    router
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(axum::Extension(probes::Document(document)))
+        .layer(middleware::from_fn(oversee::oversee))
+        .with_state(app)
+}
+
+/// The OpenAPI document that the server serves.
+pub fn openapi() -> OpenApi {
+    document::complete(routes().split_for_parts().1)
+}

@@ -15,4 +15,8 @@ pub mod leases;
 pub mod memory;
 pub mod metrics;
 pub mod results;
+pub mod server;
 pub mod sweep;
+
+pub use config::Config;
+pub use server::{Server, main, serve};

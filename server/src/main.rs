@@ -1,3 +1,7 @@
-//! The server's binary.
+//! The server's binary; see [`pcmcache_server::server`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pcmcache_server::server::main()
+}

@@ -1,0 +1,81 @@
+//! One connection, from its accept to its end.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Version};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tower::ServiceExt as _;
+
+use super::pace::Paced;
+use super::pulse::{Answer, Overdue, Pulse};
+use super::watched::Watched;
+use super::{Limits, Stop};
+
+/// How a connection ended.
+pub(super) enum End {
+    /// As both sides wished.
+    Closed,
+    /// The client broke it or the protocol.
+    Broken(String),
+    /// We cut it.
+    Cut(&'static str),
+}
+
+/// Serves requests until either side ends it.
+pub(super) async fn serve(stream: TcpStream, router: Router, limits: Arc<Limits>, stop: Stop) -> End {
+    let pulse = Pulse::new();
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse), limits.linger));
+    let builder = builder(&limits);
+    let floor = limits.upload;
+    let service = service_fn(|request: Request<Incoming>| {
+        let flight = pulse.begin(request.version() == Version::HTTP_2);
+        let answer = router.clone().oneshot(request.map(|body| Body::new(Paced::new(body, floor))));
+        async move { answer.await.map(|response| response.map(|body| Answer::new(body, flight))) }
+    });
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    tokio::select! {
+        ended = connection.as_mut() => return end(ended),
+        () = stop.drain.cancelled() => {}
+        overdue = pulse.overdue(&limits) => match overdue {
+            Overdue::Idle => {}
+            Overdue::Head | Overdue::Stall => return End::Cut(overdue.reason()),
+        }
+    };
+    // Politely first: a request that is on its way is still answered, and HTTP/2 is told which was the last.
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection.as_mut() => end(ended),
+        () = stop.cut.cancelled() => End::Cut("the server stops"),
+        overdue = pulse.overdue_at_end(&limits) => End::Cut(overdue.reason()),
+    }
+}
+
+fn end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) -> End {
+    ended.map_or_else(|error| End::Broken(error.to_string()), |()| End::Closed)
+}
+
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // The end of the client's side while an answer is on its way means that the client is gone: it is how a
+        // killed holder is noticed at once.
+        .half_close(false)
+        // The watchdog counts it from the head's first byte; hyper would count from the end of the last answer.
+        .header_read_timeout(None)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.ping);
+    builder
+}

@@ -1,0 +1,199 @@
+//! `GET|HEAD|PUT /v1/scopes/{scope}/blobs/{digest}`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::response::Builder;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use pcmcache_shared::Digest;
+use pcmcache_shared::api::OCTETS;
+use pcmcache_shared::api::problem::Code;
+
+use super::App;
+use super::body::{self, DeclaredLength};
+use super::path::{InScope, Named};
+use super::problem::Refused;
+use super::range::{self, Selected};
+use crate::cache::{BlobRead, Uploaded};
+
+pub(super) const GET_PROBLEMS: &[Code] = &[Code::BadDigest, Code::NoBlob, Code::BadRange];
+pub(super) const HEAD_PROBLEMS: &[Code] = &[Code::BadDigest, Code::NoBlob];
+pub(super) const PUT_PROBLEMS: &[Code] = &[
+    Code::BadDigest,
+    Code::DigestMismatch,
+    Code::ShortBody,
+    Code::RequestTimeout,
+    Code::LengthRequired,
+    Code::TooLarge,
+    Code::BadContentType,
+    Code::StoreFull,
+];
+
+/// A name's bytes never change.
+const FOR_EVER: &str = "max-age=31536000, immutable";
+
+/// Read a blob, or one range of it.
+///
+/// `Range` takes one range of bytes; of several none is served, and the answer is the whole. A blob whose bytes are no
+/// longer those of its name is never served whole: the connection breaks before its last byte.
+#[utoipa::path(
+    get,
+    path = "/v1/scopes/{scope}/blobs/{digest}",
+    operation_id = "read_blob",
+    tag = "blobs",
+    params(
+        ("scope" = pcmcache_shared::Scope, Path, description = "The scope."),
+        ("digest" = Digest, Path, description = "The SHA-256 of the bytes."),
+        ("Range" = Option<String>, Header, description = "One range of bytes (RFC 9110)."),
+        ("If-Range" = Option<String>, Header, description = "A strong ETag under which `Range` holds."),
+        ("If-None-Match" = Option<String>, Header, description = "ETags of what the client has."),
+    ),
+    responses(
+        (status = 200, description = "The bytes.", content_type = "application/octet-stream", body = Vec<u8>, headers(
+            ("ETag" = String, description = "The digest, quoted; strong."),
+            ("Repr-Digest" = String, description = "The SHA-256 of the whole blob (RFC 9530)."),
+        )),
+        (status = 206, description = "The range.", content_type = "application/octet-stream", body = Vec<u8>, headers(
+            ("Content-Range" = String, description = "Which bytes of how many."),
+        )),
+        (status = 304, description = "The client has it."),
+    ),
+)]
+pub(super) async fn get(
+    State(app): State<App>,
+    InScope(scope): InScope,
+    Named(digest): Named<Digest>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let blob = app.cache.open_blob(&scope, digest).await?.ok_or_else(|| no_blob(digest))?;
+    let (etag, size) = (etag(digest), blob.size());
+    if range::is_known(&headers, &etag) {
+        return whole(StatusCode::NOT_MODIFIED, digest, None, Body::empty());
+    }
+    match range::select(&headers, &etag, size) {
+        Selected::Whole => {
+            let body = Body::from_stream(blob.stream(None).await?);
+            whole(StatusCode::OK, digest, Some(size), body)
+        }
+        Selected::Part(part) => partial(blob, digest, part).await,
+        Selected::Unsatisfiable => Ok(unsatisfiable(size)),
+    }
+}
+
+/// Ask whether a blob is there; if it is, it stays for ten minutes at least.
+#[utoipa::path(
+    head,
+    path = "/v1/scopes/{scope}/blobs/{digest}",
+    operation_id = "has_blob",
+    tag = "blobs",
+    params(
+        ("scope" = pcmcache_shared::Scope, Path, description = "The scope."),
+        ("digest" = Digest, Path, description = "The SHA-256 of the bytes."),
+        ("If-None-Match" = Option<String>, Header, description = "ETags of what the client has."),
+    ),
+    responses(
+        (status = 200, description = "It is there.", headers(
+            ("ETag" = String, description = "The digest, quoted; strong."),
+            ("Repr-Digest" = String, description = "The SHA-256 of the whole blob (RFC 9530)."),
+        )),
+        (status = 304, description = "The client has it."),
+    ),
+)]
+pub(super) async fn head(
+    State(app): State<App>,
+    InScope(scope): InScope,
+    Named(digest): Named<Digest>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let size = app.cache.has_blob(&scope, digest).await?.ok_or_else(|| no_blob(digest))?;
+    match range::is_known(&headers, &etag(digest)) {
+        true => whole(StatusCode::NOT_MODIFIED, digest, None, Body::empty()),
+        false => whole(StatusCode::OK, digest, Some(size), Body::empty()),
+    }
+}
+
+/// Upload a blob. The answer comes once it is whole, equal to its name, and durable; before, nothing of it is visible.
+#[utoipa::path(
+    put,
+    path = "/v1/scopes/{scope}/blobs/{digest}",
+    operation_id = "upload_blob",
+    tag = "blobs",
+    params(
+        ("scope" = pcmcache_shared::Scope, Path, description = "The scope."),
+        ("digest" = Digest, Path, description = "The SHA-256 of the bytes."),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 201, description = "The scope has it now."),
+        (status = 200, description = "The scope had it; the body was read and hashed all the same."),
+    ),
+)]
+pub(super) async fn put(
+    State(app): State<App>,
+    InScope(scope): InScope,
+    Named(digest): Named<Digest>,
+    DeclaredLength(length): DeclaredLength,
+    mut body: Body,
+) -> Result<StatusCode, Refused> {
+    let mut upload = app.cache.begin_upload(&scope, digest, length).await?;
+    while let Some(piece) = body::next(&mut body).await? {
+        upload.write(piece).await?;
+    }
+    Ok(match upload.finish().await? {
+        Uploaded::Stored => StatusCode::CREATED,
+        Uploaded::Existed => StatusCode::OK,
+    })
+}
+
+fn no_blob(digest: Digest) -> Refused {
+    Refused::new(Code::NoBlob, format!("there is no blob {digest}"))
+}
+
+fn etag(digest: Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+/// The headers that say which blob it is.
+fn naming(status: StatusCode, digest: Digest) -> Builder {
+    Response::builder()
+        .status(status)
+        .header(header::ETAG, etag(digest))
+        .header("repr-digest", format!("sha-256=:{}:", STANDARD.encode(digest.as_bytes())))
+        .header(header::CACHE_CONTROL, FOR_EVER)
+        .header(header::ACCEPT_RANGES, "bytes")
+}
+
+fn whole(status: StatusCode, digest: Digest, size: Option<u64>, body: Body) -> Result<Response, Refused> {
+    let mut answer = naming(status, digest);
+    if let Some(size) = size {
+        answer = answer.header(header::CONTENT_TYPE, OCTETS).header(header::CONTENT_LENGTH, size);
+    }
+    answer.body(body).map_err(unbuilt)
+}
+
+async fn partial(blob: BlobRead, digest: Digest, part: std::ops::Range<u64>) -> Result<Response, Refused> {
+    let size = blob.size();
+    let answer = naming(StatusCode::PARTIAL_CONTENT, digest)
+        .header(header::CONTENT_TYPE, OCTETS)
+        .header(header::CONTENT_LENGTH, part.end.saturating_sub(part.start))
+        .header(
+            header::CONTENT_RANGE,
+            format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1)),
+        );
+    answer.body(Body::from_stream(blob.stream(Some(part)).await?)).map_err(unbuilt)
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    let refused = Refused::new(Code::BadRange, format!("the blob has {size} bytes"));
+    let mut response = refused.into_response();
+    if let Ok(range) = HeaderValue::try_from(format!("bytes */{size}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
+    response
+}
+
+fn unbuilt(error: http::Error) -> Refused {
+    Refused::new(Code::Internal, error.to_string())
+}

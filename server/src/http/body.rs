@@ -1,0 +1,109 @@
+//! What a request carries: JSON within its bounds, or bytes of a declared length.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
+use pcmcache_shared::api::limits::MAX_JSON;
+use pcmcache_shared::api::problem::Code;
+use pcmcache_shared::api::{JSON, OCTETS};
+use serde::de::DeserializeOwned;
+
+use super::problem::Refused;
+use crate::connection::TooSlow;
+
+/// A JSON body of at most `MAX` bytes.
+#[derive(Debug)]
+pub(super) struct JsonBody<T, const MAX: usize = MAX_JSON>(pub(super) T);
+
+impl<S, T, const MAX: usize> FromRequest<S> for JsonBody<T, MAX>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        let (parts, body) = request.into_parts();
+        if media_type(&parts.headers)? != Some(JSON) {
+            return Err(Refused::new(Code::BadContentType, format!("this takes {JSON}")));
+        }
+        let text = read_up_to(body, &parts.headers, MAX).await?;
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| Refused::new(Code::BadJson, error.to_string()))?;
+        Ok(Self(value))
+    }
+}
+
+/// The length that an upload declares. An upload without one cannot be refused before it is sent, nor told
+/// from one that broke.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DeclaredLength(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for DeclaredLength {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        if !matches!(media_type(&parts.headers)?, None | Some(OCTETS)) {
+            return Err(Refused::new(Code::BadContentType, format!("this takes {OCTETS}")));
+        }
+        let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
+        match declared_length(&parts.headers) {
+            Some(length) if !chunked => Ok(Self(length)),
+            Some(_) | None => Err(Refused::new(Code::LengthRequired, "send Content-Length, not in chunks")),
+        }
+    }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The media type without its parameters; an encoded body is none that anyone here reads.
+fn media_type(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Refused::new(Code::BadContentType, "send the body without Content-Encoding"));
+    }
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    // Compared without case, and given back in the spelling that the rest of the program uses.
+    let known = [JSON, OCTETS].into_iter().find(|known| essence.eq_ignore_ascii_case(known));
+    Ok(Some(known.unwrap_or(essence)))
+}
+
+async fn read_up_to(mut body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes, Refused> {
+    let too_large = || Refused::new(Code::TooLarge, format!("this takes at most {max} bytes"));
+    if declared_length(headers).is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    let mut text = BytesMut::new();
+    while let Some(piece) = next(&mut body).await? {
+        if text.len() + piece.len() > max {
+            return Err(too_large());
+        }
+        text.extend_from_slice(&piece);
+    }
+    Ok(text.freeze())
+}
+
+/// The next piece of a body, or `None` at its end.
+pub(super) async fn next(body: &mut Body) -> Result<Option<Bytes>, Refused> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(broken)?.into_data() {
+            return Ok(Some(piece));
+        }
+    }
+    Ok(None)
+}
+
+/// A body that ended other than by its end: the client was too slow, or went away.
+fn broken(error: axum::Error) -> Refused {
+    let error = error.into_inner();
+    match error.downcast_ref::<TooSlow>() {
+        Some(slow) => Refused::new(Code::RequestTimeout, slow.to_string()),
+        None => Refused::new(Code::ShortBody, error.to_string()),
+    }
+}

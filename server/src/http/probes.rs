@@ -1,0 +1,88 @@
+//! What is not the cache: `/`, `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::header;
+use pcmcache_shared::api::problem::Code;
+
+use super::App;
+use super::problem::Refused;
+use crate::metrics;
+
+pub(super) const READY_PROBLEMS: &[Code] = &[Code::Unavailable];
+
+/// The OpenAPI document, rendered once.
+#[derive(Debug, Clone)]
+pub(super) struct Document(pub(super) Bytes);
+
+/// Where to go from here.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "index",
+    tag = "server",
+    responses((status = 200, description = "A pointer, for people.", content_type = "text/plain", body = String)),
+)]
+pub(super) async fn index() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("pcmcache-server {version}\n/openapi.json\n/metrics\n/healthz\n/readyz\n")
+}
+
+/// The process lives.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    tag = "server",
+    responses((status = 200, description = "It does.", content_type = "text/plain", body = String)),
+)]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The store answers.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "server",
+    responses((status = 200, description = "It does.", content_type = "text/plain", body = String)),
+)]
+pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refused> {
+    if app.stop.is_cancelled() {
+        return Err(Refused::new(Code::Unavailable, "the server is going down"));
+    }
+    match app.cache.results().await {
+        Ok(_) => Ok("ok\n"),
+        Err(error) => Err(Refused::new(Code::Unavailable, format!("the store does not answer: {error}"))),
+    }
+}
+
+/// Prometheus' text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "server",
+    responses((status = 200, description = "The counts.", content_type = "text/plain", body = String)),
+)]
+pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    // A store that does not answer is told by what is missing here, and by /readyz.
+    let results = app.cache.results().await.ok();
+    let text = metrics::render(&app.cache.counters(), results, &app.connections);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "openapi",
+    tag = "server",
+    responses((status = 200, description = "The OpenAPI document.", content_type = "application/json", body = serde_json::Value)),
+)]
+pub(super) async fn openapi(Extension(document): Extension<Document>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, pcmcache_shared::api::JSON)], document.0)
+}

@@ -1,0 +1,125 @@
+//! The program around the rooms: it opens the store, listens, and stops when it is told to.
+//!
+//! Order of going up: bind, open the store, say `listening`; so a line on stdout means that requests are answered.
+//! Order of going down: no new connections, waiters and holds end, requests finish or are cut, the store closes.
+
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::connection::{self, Stop};
+use crate::http::{self, App};
+use crate::metrics::Connections;
+
+/// How long threads that write to the disk may go on after all connections are gone.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// The whole program: flags and environment to exit status.
+pub fn main() -> ExitCode {
+    match run(&Config::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "pcmcache-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(&config.log)?)
+        .with_writer(io::stderr)
+        .init();
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(run_until_signalled(config));
+    runtime.shutdown_timeout(LAST_WRITES);
+    outcome
+}
+
+async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
+    // From here on a signal stops the server and does not kill it.
+    let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
+    let address = listener.local_addr()?;
+    let server = Server::open(config).await?;
+    announce(address);
+    server.run(listener, stopped_by(terminate, interrupt)).await;
+    Ok(())
+}
+
+/// Whoever reads stdout may be gone; that is no reason not to serve.
+fn announce(address: std::net::SocketAddr) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "listening on http://{address}").and_then(|()| stdout.flush());
+}
+
+async fn stopped_by(mut terminate: Signal, mut interrupt: Signal) {
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("SIGINT"),
+    }
+}
+
+/// Each connection and each blob that is read takes a descriptor, and the usual soft limit is made for programs that
+/// use `select`.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Serves on `listener` until `shutdown`, and returns once all is drained and closed.
+pub async fn serve(
+    listener: TcpListener,
+    config: &Config,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    Server::open(config).await?.run(listener, shutdown).await;
+    Ok(())
+}
+
+/// A server whose store is open.
+#[derive(Debug)]
+pub struct Server {
+    cache: Arc<Cache>,
+    limits: connection::Limits,
+}
+
+impl Server {
+    /// Serves this cache.
+    pub fn over(cache: Arc<Cache>, limits: connection::Limits) -> Self {
+        Self { cache, limits }
+    }
+
+    /// Opens the store that the flags name.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let _ = config.data_dir()?;
+        anyhow::bail!("the store is being written")
+    }
+
+    /// Serves until `shutdown`, then drains.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let (stop, connections) = (Stop::default(), Arc::new(Connections::default()));
+        let app = App {
+            cache: Arc::clone(&self.cache),
+            stop: stop.drain.clone(),
+            connections: Arc::clone(&connections),
+        };
+        connection::run(listener, http::router(app), self.limits, connections, stop, shutdown).await;
+    }
+}
