@@ -1,0 +1,154 @@
+# shellcheck shell=bash
+# The tools that quickstart.sh and tests/run.sh need, found or installed. To be sourced, not run:
+#
+#     source deploy/toolchain.sh
+#     toolchain_for_builds        # cargo, clang++-22 with libc++, CMake 4.4, ninja
+#     toolchain_for_tests         # schemathesis too
+#
+# The compiler comes from the distribution by apt-get, as root or by sudo, and only where it is missing. CMake
+# (the packaged one is too old for `import std`), ninja and schemathesis come from PyPI into a virtual environment
+# under $PCMCACHE_TOOLCHAIN (default: ~/.cache/pcmcache-toolchain), which may be deleted at any time.
+# Both functions leave PATH so that the tools are found, take well under a second when all is there, and end the
+# script with the reason when something cannot be had.
+
+toolchain_dir=${PCMCACHE_TOOLCHAIN:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/pcmcache-toolchain}
+toolchain_clang=22
+toolchain_llvm=/usr/lib/llvm-$toolchain_clang
+
+# The value that switches `import std` on belongs to one minor version of CMake, so the version is held.
+toolchain_build_tools=('cmake>=4.4,<4.5' 'ninja>=1.11')
+toolchain_test_tools=('schemathesis>=4,<5')
+
+toolchain_for_builds() {
+    toolchain_find_cargo
+    toolchain_find_compiler
+    toolchain_find_python_tools build cmake,ctest,ninja "${toolchain_build_tools[@]}"
+    export PATH="$toolchain_dir/bin:$PATH"
+}
+
+toolchain_for_tests() {
+    toolchain_for_builds
+    toolchain_find_python_tools tests schemathesis "${toolchain_test_tools[@]}"
+}
+
+toolchain_say() { printf 'toolchain: %s\n' "$*" >&2; }
+toolchain_stop() {
+    printf 'toolchain: stopped: %s\n' "$1" >&2
+    (($# == 1)) || printf '    %s\n' "${@:2}" >&2
+    exit 1
+}
+
+# --- cargo: never installed here, since how to is a matter of taste (rustup, the distribution, a container).
+
+toolchain_find_cargo() {
+    if ! command -v cargo >/dev/null && [[ -x ${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo ]]; then
+        export PATH="${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH"
+    fi
+    command -v cargo >/dev/null || toolchain_stop "cargo is missing; see https://rustup.rs"
+}
+
+# --- the compiler: from the distribution.
+
+# One Debian package a line, for whatever is not there.
+toolchain_missing_packages() {
+    command -v cc >/dev/null || echo gcc libc6-dev
+    command -v "clang++-$toolchain_clang" >/dev/null || echo "clang-$toolchain_clang"
+    command -v "clang-scan-deps-$toolchain_clang" >/dev/null || echo "clang-tools-$toolchain_clang"
+    [[ -e $toolchain_llvm/lib/libc++.modules.json && -e $toolchain_llvm/share/libc++/v1/std.cppm ]] ||
+        echo "libc++-$toolchain_clang-dev"
+    [[ -e $toolchain_llvm/lib/libc++abi.so ]] || echo "libc++abi-$toolchain_clang-dev"
+}
+
+toolchain_find_compiler() {
+    local missing
+    missing=$(toolchain_missing_packages)
+    [[ -n $missing ]] || return 0
+    # shellcheck disable=SC2086  # names of packages, apart by white space
+    toolchain_install_packages $missing
+    missing=$(toolchain_missing_packages)
+    [[ -z $missing ]] || toolchain_stop "still missing after the installation:" "${missing//$'\n'/ }"
+}
+
+# toolchain_install_packages PACKAGE...
+toolchain_install_packages() {
+    local packages=("$@") as_root=() by=root
+    if ! command -v apt-get >/dev/null; then
+        toolchain_stop "this is not a Debian system; install what these Debian packages hold, then try again:" \
+            "${packages[*]} (with its files under $toolchain_llvm)"
+    fi
+    if [[ $(id -u) != 0 ]]; then
+        # Without a terminal sudo must not ask: it would wait for ever.
+        if ! command -v sudo >/dev/null || { [[ ! -t 0 ]] && ! sudo -n true 2>/dev/null; }; then
+            toolchain_stop "no right to install packages; as root, run:" \
+                "apt-get update && apt-get install ${packages[*]}"
+        fi
+        as_root=(sudo) by=sudo
+    fi
+    as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+    toolchain_say "installing with apt-get, by $by: ${packages[*]}"
+    "${as_root[@]}" update >&2 || toolchain_say "apt-get update had errors; trying with the lists there are"
+    if ! "${as_root[@]}" install --no-install-recommends "${packages[@]}" >&2; then
+        toolchain_stop "apt-get could not install: ${packages[*]}" \
+            "if this distribution has no such packages, https://apt.llvm.org has them"
+    fi
+}
+
+# --- CMake, ninja, schemathesis: from PyPI, in a virtual environment of their own.
+
+# toolchain_find_python_tools NAME PROGRAM,... REQUIREMENT...
+# Puts links to the programs into $toolchain_dir/bin. A stamp written last tells that all of it is there.
+toolchain_find_python_tools() {
+    local stamp=$toolchain_dir/$1.stamp wanted=("${@:3}") programs program
+    IFS=, read -r -a programs <<<"$2"
+    toolchain_have "$stamp" "${wanted[*]}" "${programs[@]}" && return 0
+    mkdir -p "$toolchain_dir/bin"
+    # Another script may be at it: wait for it, and look again.
+    exec 9>"$toolchain_dir/lock"
+    flock -w 600 9 || toolchain_stop "another installation has held $toolchain_dir/lock for ten minutes"
+    if ! toolchain_have "$stamp" "${wanted[*]}" "${programs[@]}"; then
+        toolchain_say "installing ${wanted[*]} from PyPI into $toolchain_dir"
+        toolchain_make_venv
+        "$toolchain_dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check "${wanted[@]}" >&2 ||
+            toolchain_stop "pip could not install ${wanted[*]}"
+        for program in "${programs[@]}"; do
+            ln -sfn "../venv/bin/$program" "$toolchain_dir/bin/$program"
+        done
+        printf '%s\n' "${wanted[*]}" >"$stamp"
+    fi
+    exec 9>&-
+}
+
+# toolchain_have STAMP REQUIREMENTS PROGRAM...: installed for these requirements, and still able to run?
+toolchain_have() {
+    local stamp=$1 requirements=$2 program
+    [[ -f $stamp && $(<"$stamp") == "$requirements" ]] || return 1
+    for program in "${@:3}"; do
+        [[ -x $toolchain_dir/bin/$program ]] || return 1
+    done
+    "$toolchain_dir/venv/bin/python" -c '' 2>/dev/null
+}
+
+toolchain_make_venv() {
+    local python
+    # A virtual environment whose Python went away (an upgrade, another pyenv version) is of no use any more.
+    "$toolchain_dir/venv/bin/python" -m pip --version >/dev/null 2>&1 && return 0
+    rm -f "$toolchain_dir"/*.stamp
+    if ! python=$(toolchain_find_python); then
+        toolchain_install_packages python3 python3-venv
+        python=$(toolchain_find_python) || toolchain_stop "python3 cannot make a virtual environment"
+    fi
+    "$python" -m venv --clear "$toolchain_dir/venv" ||
+        toolchain_stop "$python could not make a virtual environment in $toolchain_dir/venv"
+}
+
+# A Python that can make virtual environments: Debian's cannot without python3-venv, pyenv's can.
+toolchain_find_python() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        if "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$python"
+            return 0
+        fi
+    done
+    return 1
+}

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Builds everything and runs every test. Sets up what the tests need (see deploy/toolchain.sh).
+#
+#     tests/run.sh                        all tests
+#     tests/run.sh ARGS...                what `cargo test --workspace` takes: -p CRATE, a test's name, -- --nocapture
+#
+# The tests find the tools by PATH, and by what is exported here.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# shellcheck source=deploy/toolchain.sh
+source deploy/toolchain.sh
+toolchain_for_tests
+
+PCMCACHE_TEST_CMAKE=$(command -v cmake)
+PCMCACHE_TEST_NINJA=$(command -v ninja)
+PCMCACHE_TEST_CLANG=$(command -v "clang++-$toolchain_clang")
+PCMCACHE_TEST_SCHEMATHESIS=$(command -v schemathesis)
+export PCMCACHE_TEST_CMAKE PCMCACHE_TEST_NINJA PCMCACHE_TEST_CLANG PCMCACHE_TEST_SCHEMATHESIS
+
+# First the programs: the end-to-end tests run them, and cargo builds for a test only its own crate's.
+cargo build --workspace --locked
+exec cargo test --workspace --locked "$@"
