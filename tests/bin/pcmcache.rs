@@ -1,0 +1,7 @@
+//! The launcher, with failpoints.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pcmcache::main()
+}

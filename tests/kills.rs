@@ -1,0 +1,295 @@
+//! The mailing list's demand: whoever builds may be killed at any step, and whoever waits for it still completes,
+//! correctly, soon, and without a clean.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pcmcache_tests::proxy::{Mischief, Proxy};
+use pcmcache_tests::scratch::{files_below, names_in};
+use pcmcache_tests::{Chance, Machine, Process, Scratch, Server, Unit, Weight, turn, until, within};
+use rustix::process::Signal;
+
+/// The steps of a launch that does not find a result, in their order.
+const MISS: [&str; 11] = [
+    "launch.looked",
+    "launch.locked",
+    "launch.granted",
+    "launch.staged",
+    "launch.compiled",
+    "launch.blobs",
+    "launch.uploaded",
+    "launch.published",
+    "launch.stored",
+    "launch.placed-first",
+    "launch.placed",
+];
+/// The steps that are there only with a server.
+const REMOTE_ONLY: [&str; 3] = ["launch.granted", "launch.uploaded", "launch.published"];
+/// From here on this machine's store has the result.
+const STORED: &str = "launch.stored";
+/// From here on the server has the result.
+const PUBLISHED: &str = "launch.published";
+/// The steps of a launch that does find one.
+const HIT: [&str; 2] = ["hit.staged", "hit.placed-first"];
+/// The steps of the server that a publish takes, in their order.
+const SERVER: [&str; 7] = [
+    "upload.staged",
+    "upload.renamed",
+    "upload.committed",
+    "publish.checked",
+    "publish.blobs",
+    "publish.committed",
+    "publish.discharged",
+];
+
+/// How soon another takes over from a builder that was killed.
+const TAKEOVER: Duration = Duration::from_secs(2);
+/// The same for a builder whose packets stop.
+const SILENT_TAKEOVER: Duration = Duration::from_secs(15 + 2);
+
+fn is_from(step: &str, first: &str) -> bool {
+    let at = |step: &str| MISS.iter().position(|known| *known == step);
+    at(step) >= at(first)
+}
+
+/// Waits until the process stands at the failpoint that announces itself by `at`.
+fn stands_at(process: &mut Process, at: &Path) {
+    until(&format!("{} to be announced", at.display()), || {
+        assert!(!process.ended(), "it never came to {}: {}", at.display(), process.stderr());
+        at.exists()
+    });
+}
+
+/// Lets a process pass that may come to the failpoint announced by `at`, or end without.
+fn passes(process: &mut Process, at: &Path) {
+    until(&format!("{} to be announced or passed by", at.display()), || {
+        at.exists() || process.ended()
+    });
+    let _ = fs_err::remove_file(at);
+}
+
+/// All processes of `machine` are gone, and what it builds next lies alone in its build directory.
+fn builds_again_and_leaves_nothing_else(machine: &Machine, unit: &Unit, right: &pcmcache_tests::unit::Outputs) {
+    within(Duration::from_secs(2), "the end of all that the killed builder had started", || {
+        machine.alive().is_empty().then_some(())
+    });
+    machine.compile(unit.arguments()).ok();
+    assert_eq!(unit.outputs(machine.build()), *right);
+    assert_eq!(names_in(machine.build()), right.keys().cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_builder_killed_at_any_step_does_not_keep_one_on_its_machine_from_completing() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("kills-local");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Light);
+    let right = unit.right_outputs(&scratch);
+    for step in MISS.into_iter().filter(|step| !REMOTE_ONLY.contains(step)) {
+        println!("{step}");
+        let at = scratch.path().join(format!("{step}.at"));
+        let looked = scratch.path().join(format!("{step}.looked"));
+        let machine = Machine::new(&scratch, step);
+        let mut victim = machine.clone().waiting(step, &at).launch(unit.arguments());
+        stands_at(&mut victim, &at);
+
+        let beside = machine.clone().building_in(scratch.dir(&format!("{step}-beside")));
+        let mut other = beside.clone().waiting("launch.looked", &looked).launch(unit.arguments());
+        passes(&mut other, &looked);
+        victim.kill();
+        other.finish_within(Duration::from_secs(20)).ok();
+        assert_eq!(unit.outputs(beside.build()), right, "{step}");
+        let stats = machine.stats();
+        let (compiles, hits) = if is_from(step, STORED) { (0, 1) } else { (1, 0) };
+        assert_eq!((stats.compiles, stats.local_hits), (compiles, hits), "{step}: {stats:?}");
+        builds_again_and_leaves_nothing_else(&machine, &unit, &right);
+    }
+}
+
+#[test]
+fn a_launcher_killed_while_it_places_a_hit_does_not_keep_another_from_completing() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("kills-hit");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Light);
+    let right = unit.right_outputs(&scratch);
+    for step in HIT {
+        let at = scratch.path().join(format!("{step}.at"));
+        let machine = Machine::new(&scratch, step);
+        machine.clone().building_in(scratch.dir("elsewhere")).compile(unit.arguments()).ok();
+        let mut victim = machine.clone().waiting(step, &at).launch(unit.arguments());
+        stands_at(&mut victim, &at);
+        let other = machine.launch(unit.arguments());
+        victim.kill();
+        other.finish_within(Duration::from_secs(20)).ok();
+        assert_eq!(unit.outputs(machine.build()), right, "{step}");
+        builds_again_and_leaves_nothing_else(&machine, &unit, &right);
+        assert_eq!(machine.stats().compiles, 1, "{step}");
+    }
+}
+
+#[test]
+fn a_builder_killed_at_any_step_does_not_keep_another_machine_from_completing() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("kills-remote");
+    for (index, step) in MISS.into_iter().enumerate() {
+        // Another content, so that the server has no result of the step before.
+        let unit = Unit::write(&scratch, &format!("unit{index}"), 7, Weight::Light);
+        let right = unit.right_outputs(&scratch);
+        let server_scratch = Scratch::new("kills-remote-server");
+        let server = Server::start(&server_scratch);
+        let at = scratch.path().join(format!("{step}.at"));
+        let granted = scratch.path().join(format!("{step}.granted"));
+        let machine = |name: &str| Machine::new(&scratch, &format!("{step}-{name}")).remote(&server.url());
+        let (here, there) = (machine("here"), machine("there"));
+        let mut victim = here.clone().waiting(step, &at).launch(unit.arguments());
+        stands_at(&mut victim, &at);
+
+        let mut other = there.clone().waiting("launch.granted", &granted).launch(unit.arguments());
+        let holds = is_from(step, "launch.granted") && !is_from(step, PUBLISHED);
+        if holds {
+            until("the other machine to wait", || server.metric("pcmcache_waited_total") > 0.0);
+        }
+        victim.kill();
+        let killed = Instant::now();
+        passes(&mut other, &granted);
+        let took = killed.elapsed();
+        println!("{step}: another goes on {took:?} after the kill");
+        assert!(took <= TAKEOVER, "{step}: another goes on only {took:?} after the kill");
+        other.finish_within(Duration::from_secs(20)).ok();
+        assert_eq!(unit.outputs(there.build()), right, "{step}");
+        let stats = there.stats();
+        let (compiles, hits) = if is_from(step, PUBLISHED) { (0, 1) } else { (1, 0) };
+        assert_eq!((stats.compiles, stats.remote_hits), (compiles, hits), "{step}: {stats:?}");
+        builds_again_and_leaves_nothing_else(&here, &unit, &right);
+        assert_eq!(here.stats().compiles, 0, "{step}: what the other machine built is there for all");
+    }
+}
+
+#[test]
+fn a_server_killed_at_any_step_of_a_publish_costs_nobody_a_build() {
+    let _turn = turn::alone();
+    for step in SERVER {
+        let scratch = Scratch::new("kills-server");
+        let unit = Unit::write(&scratch, "unit", 7, Weight::Light);
+        let right = unit.right_outputs(&scratch);
+        let mut server = Server::start_with(&scratch, Some(&format!("{step}=kill")));
+        let machine = |name: &str| Machine::new(&scratch, name).remote(&server.url());
+        let (here, there) = (machine("here"), machine("there"));
+        let builder = here.launch(unit.arguments());
+        let waiter = there.launch(unit.arguments());
+        until(&format!("the server to die at {step}"), || server.ended());
+        server.restart();
+        for (machine, build) in [(&here, builder), (&there, waiter)] {
+            build.finish_within(Duration::from_secs(40)).ok();
+            assert_eq!(unit.outputs(machine.build()), right, "{step}");
+        }
+        assert!(!server.log().contains("panicked"), "{}", server.log());
+
+        // Whatever the server kept of it serves a third machine well.
+        let third = Machine::new(&scratch, "third").remote(&server.url());
+        third.compile(unit.arguments()).ok();
+        assert_eq!(unit.outputs(third.build()), right, "{step}");
+        let stages: Vec<_> = files_below(server.data())
+            .into_iter()
+            .filter(|path| path.components().any(|part| part.as_os_str() == "stages"))
+            .collect();
+        assert!(stages.is_empty(), "{step}: orphaned stages {stages:?}");
+    }
+}
+
+#[test]
+fn a_builder_whose_packets_stop_is_replaced_once_its_lease_runs_out() {
+    let _turn = turn::beside_others();
+    let scratch = Scratch::new("cable");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Light);
+    let right = unit.right_outputs(&scratch);
+    let server = Server::start(&scratch);
+    let proxy = Proxy::start(server.address(), Mischief::None);
+    let (at, granted) = (scratch.path().join("at"), scratch.path().join("granted"));
+    let here = Machine::new(&scratch, "here").remote(&proxy.url());
+    let there = Machine::new(&scratch, "there").remote(&server.url());
+    let mut victim = here.waiting("launch.granted", &at).launch(unit.arguments());
+    stands_at(&mut victim, &at);
+    let mut other = there.clone().waiting("launch.granted", &granted).launch(unit.arguments());
+    until("the other machine to wait", || server.metric("pcmcache_waited_total") > 0.0);
+
+    proxy.pull_the_cable();
+    let pulled = Instant::now();
+    passes(&mut other, &granted);
+    let took = pulled.elapsed();
+    println!("another goes on {took:?} after the cable was pulled");
+    assert!(took <= SILENT_TAKEOVER, "another goes on only {took:?} after the cable was pulled");
+    other.finish().ok();
+    assert_eq!(unit.outputs(there.build()), right);
+
+    // The one behind the pulled cable builds for itself in the end, and well.
+    fs_err::remove_file(&at).expect("the announcement");
+    victim.finish_within(Duration::from_secs(40)).ok();
+}
+
+/// A driver that runs two compilers leaves the first one writing when driver and launcher die. Ours does not.
+#[test]
+fn no_orphaned_compiler_writes_on() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("two-jobs");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Headers);
+    let mut chance = Chance::new("two-jobs");
+    for round in 0..6 {
+        let machine = Machine::new(&scratch, &format!("round-{round}"));
+        let mut launcher = machine.launch(unit.two_job_arguments());
+        let cc1 = |line: &String| line.contains(" -cc1 ") && line.contains("unit.cppm");
+        until("a compiler to run", || machine.alive().iter().any(cc1));
+        std::thread::sleep(chance.moment(Duration::from_millis(700)));
+        launcher.kill();
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(machine.alive(), [""; 0], "round {round}: they live 1 s after their launcher was killed");
+        let left = sizes(machine.build());
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(sizes(machine.build()), left, "round {round}");
+    }
+}
+
+/// The harness sees orphans where there are some: the bare driver's compiler outlives it.
+#[test]
+fn a_bare_two_job_driver_does_leave_an_orphan() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("orphan");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Headers);
+    let machine = Machine::new(&scratch, "machine");
+    let mut driver = machine.start("clang++-22", unit.two_job_arguments());
+    let cc1 = |line: &String| line.contains(" -cc1 ") && line.contains("unit.cppm");
+    until("a compiler to run", || machine.alive().iter().any(cc1));
+    driver.kill();
+    assert!(driver.finish().signal().is_some());
+    assert!(machine.alive().iter().any(cc1), "no orphan: {:?}", machine.alive());
+    until("the orphan's end", || machine.alive().is_empty());
+}
+
+fn sizes(dir: &Path) -> Vec<(PathBuf, Option<u64>)> {
+    let size = |path: &PathBuf| fs_err::metadata(dir.join(path)).ok().map(|metadata| metadata.len());
+    files_below(dir).into_iter().map(|path| (path.clone(), size(&path))).collect()
+}
+
+#[test]
+fn a_launcher_told_to_end_leaves_nothing_behind_and_ends_by_that_signal() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("signals");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Headers);
+    let server = Server::start(&scratch);
+    for (index, signal) in [Signal::INT, Signal::TERM].into_iter().enumerate() {
+        let machine = Machine::new(&scratch, &format!("machine-{index}")).remote(&server.url());
+        let mut launcher = machine.launch(unit.arguments());
+        until("a compiler to run", || machine.alive().iter().any(|line| line.contains("unit.cppm")));
+        until("its stage", || !names_in(machine.build()).is_empty());
+        launcher.signal(signal);
+        let end = launcher.finish_within(Duration::from_secs(3));
+        assert_eq!(end.signal(), Some(signal.as_raw()), "{}", end.transcript());
+        assert_eq!(names_in(machine.build()), [""; 0], "{signal:?}");
+        within(Duration::from_secs(1), "the end of all it had started", || {
+            machine.alive().is_empty().then_some(())
+        });
+    }
+    // Its lease was given back, so the next one does not wait.
+    let next = Machine::new(&scratch, "next").remote(&server.url());
+    next.compile(unit.arguments()).ok();
+    assert_eq!(next.stats().waits, 0);
+}

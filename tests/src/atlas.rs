@@ -1,0 +1,42 @@
+//! The real project of `tests/projects/atlas`, built by CMake and Ninja as its users would.
+
+use std::path::{Path, PathBuf};
+
+use crate::machine::Machine;
+use crate::tool::{self, CLANG};
+use crate::{Finished, Process};
+
+const PROGRAMS: [&str; 3] = ["lexicon", "raycast", "planner"];
+const STDLIB: &str = "/usr/lib/llvm-22/lib/libc++.modules.json";
+
+/// Where the project's sources are.
+pub fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("projects/atlas")
+}
+
+/// Configures the project on `machine`, with the launcher before its compiler. What CMake itself compiles to get to
+/// know the compiler is not of the project, and passes the cache by.
+pub fn configure(machine: &Machine) -> Finished {
+    let mut command = machine.command(tool::cmake());
+    command.env("PCMCACHE_MODE", "off").arg("-S").arg(source()).args(["-B", ".", "-G", "Ninja"]);
+    command.args(["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-stdlib=libc++"]);
+    command.arg(format!("-DCMAKE_CXX_COMPILER={CLANG}"));
+    command.arg(format!("-DCMAKE_CXX_STDLIB_MODULES_JSON={STDLIB}"));
+    command.arg(format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", machine.launcher().display()));
+    command.arg(format!("-DCMAKE_MAKE_PROGRAM={}", tool::ninja().display()));
+    Process::start(command).finish().ok()
+}
+
+/// Starts the build of what was configured on `machine`.
+pub fn build(machine: &Machine) -> Process {
+    machine.start(tool::ninja(), ["-j2"])
+}
+
+/// Runs the three programs and panics unless each prints what it should.
+pub fn check(machine: &Machine) {
+    for program in PROGRAMS {
+        let said = machine.start(machine.build().join("bin").join(program), [""; 0]).finish().ok();
+        let expected = fs_err::read_to_string(source().join(format!("expected/{program}.txt")));
+        assert_eq!(said.stdout, expected.expect("what the program should print"));
+    }
+}

@@ -1,0 +1,202 @@
+//! A machine of the fleet: a cache directory, a build directory, an environment of its own.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::process::MARK;
+use crate::tool::{self, CLANG};
+use crate::{Finished, Process, Scratch};
+
+/// One machine. Its processes see only the variables that it names: nothing of who runs the test.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    home: PathBuf,
+    build: PathBuf,
+    mark: String,
+    env: BTreeMap<OsString, OsString>,
+    launcher: PathBuf,
+    user: Option<u32>,
+}
+
+impl Machine {
+    /// A machine that has never built anything, with directories of its own in `scratch`.
+    pub fn new(scratch: &Scratch, name: &str) -> Self {
+        let home = scratch.dir(name);
+        let build = scratch.dir(&format!("{name}/build"));
+        let mark = home.to_string_lossy().into_owned();
+        let env = BTreeMap::new();
+        let machine =
+            Self { home: home.clone(), build, mark: mark.clone(), env, launcher: tool::launcher(), user: None };
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        machine
+            .with("PATH", path)
+            .with("HOME", &home)
+            .with("TMPDIR", scratch.dir(&format!("{name}/tmp")))
+            .with("LC_ALL", "C")
+            .with(MARK, mark)
+            .with("PCMCACHE_DIR", home.join("cache"))
+            .with("PCMCACHE_LOG", home.join("log"))
+    }
+
+    /// With this variable.
+    pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.insert(name.into(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Without this variable.
+    pub fn without(mut self, name: &str) -> Self {
+        self.env.remove(OsStr::new(name));
+        self
+    }
+
+    /// With this server.
+    pub fn remote(self, url: &str) -> Self {
+        self.with("PCMCACHE_REMOTE", url)
+    }
+
+    /// That stops at this step of a launch: announces itself by `at`, goes on once `at` is removed.
+    pub fn waiting(self, failpoint: &str, at: &Path) -> Self {
+        self.with("PCMCACHE_FAILPOINT", format!("{failpoint}=wait:{}", at.display()))
+    }
+
+    /// With a second build directory, and the same cache.
+    pub fn building_in(mut self, build: PathBuf) -> Self {
+        fs_err::create_dir_all(&build).expect("a build directory");
+        self.build = build;
+        self
+    }
+
+    /// The same machine, whose processes are told apart by this name.
+    pub fn marked(self, name: &str) -> Self {
+        let mark = format!("{}#{name}", self.mark);
+        Self { mark: mark.clone(), ..self.with(MARK, mark) }
+    }
+
+    /// The same machine, used by somebody else: its directories become theirs, and the launcher is copied to where
+    /// they can run it.
+    pub fn used_by(mut self, user: u32) -> Self {
+        let copy = self.home.join("pcmcache");
+        fs_err::copy(&self.launcher, &copy).expect("a copy of the launcher");
+        for path in files_and_directories(&self.home) {
+            std::os::unix::fs::chown(&path, Some(user), Some(user)).expect("only root gives files away");
+        }
+        for dir in self.home.ancestors().take_while(|dir| *dir != std::env::temp_dir()) {
+            fs_err::set_permissions(dir, Permissions::from_mode(0o755)).expect("a way in");
+        }
+        self.launcher = copy;
+        self.user = Some(user);
+        self
+    }
+
+    /// The launcher.
+    pub fn launcher(&self) -> &Path {
+        &self.launcher
+    }
+
+    /// The directory that builds run in.
+    pub fn build(&self) -> &Path {
+        &self.build
+    }
+
+    /// The cache directory.
+    pub fn cache(&self) -> PathBuf {
+        self.env.get(OsStr::new("PCMCACHE_DIR")).map(PathBuf::from).expect("PCMCACHE_DIR of a machine")
+    }
+
+    /// The launcher's log, so far.
+    pub fn log(&self) -> String {
+        let bytes = fs_err::read(self.home.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The machine's processes that are alive.
+    pub fn alive(&self) -> Vec<String> {
+        crate::process::alive(&self.mark)
+    }
+
+    /// A command that runs on this machine, in its build directory.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.build).env_clear().envs(&self.env);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command
+    }
+
+    /// Starts a program on this machine.
+    pub fn start<A: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Process {
+        let mut command = self.command(program);
+        command.args(arguments);
+        Process::start(command)
+    }
+
+    /// Starts the launcher with the compiler and these arguments.
+    pub fn launch<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Process {
+        let mut command = self.command(&self.launcher);
+        command.arg(CLANG).args(arguments);
+        Process::start(command)
+    }
+
+    /// Runs the launcher with the compiler and these arguments.
+    pub fn compile<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Finished {
+        self.launch(arguments).finish()
+    }
+
+    /// Runs the compiler itself with these arguments.
+    pub fn bare<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Finished {
+        self.start(CLANG, arguments).finish()
+    }
+
+    /// What the launchers of this machine counted.
+    pub fn stats(&self) -> Stats {
+        let shown = self.start(&self.launcher, ["stats", "--format", "json"]).finish().ok();
+        serde_json::from_str(&shown.stdout)
+            .unwrap_or_else(|error| panic!("stats are not what they should be: {error}\n{}", shown.transcript()))
+    }
+}
+
+fn files_and_directories(top: &Path) -> Vec<PathBuf> {
+    let below = fs_err::read_dir(top).into_iter().flatten().flatten();
+    let nested = below.flat_map(|entry| files_and_directories(&entry.path()));
+    std::iter::once(top.to_owned()).chain(nested).collect()
+}
+
+/// What `pcmcache stats --format json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Stats {
+    /// Compilers actually run for cacheable compile commands.
+    pub compiles: u64,
+    /// Scanners actually run.
+    pub scans: u64,
+    /// Results taken from the machine's own store.
+    pub local_hits: u64,
+    /// Results taken from the server.
+    pub remote_hits: u64,
+    /// Times it waited for another builder.
+    pub waits: u64,
+    /// Results of others taken in place of its own.
+    pub adopted: u64,
+    /// Results that differ from what others made of the same.
+    pub diverged: u64,
+    /// Command lines handed to the compiler, by reason.
+    pub bypassed: BTreeMap<String, u64>,
+    /// Faults, by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// Bytes sent to the server.
+    pub uploaded_bytes: u64,
+    /// Bytes taken from the server.
+    pub downloaded_bytes: u64,
+}

@@ -1,0 +1,118 @@
+//! A server that a test starts, kills and starts again on the same port and the same data.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::patience::within;
+use crate::process::{Finished, MARK, Process};
+use crate::{Scratch, http, tool};
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    data: PathBuf,
+    mark: String,
+    address: SocketAddr,
+    process: Process,
+    /// What the processes before this one wrote to their standard error.
+    past: String,
+}
+
+impl Server {
+    /// A server with an empty data directory of its own in `scratch`, on a free port of the loopback interface.
+    pub fn start(scratch: &Scratch) -> Self {
+        Self::start_with(scratch, None)
+    }
+
+    /// The same, with this value of `PCMCACHE_FAILPOINT`.
+    pub fn start_with(scratch: &Scratch, failpoint: Option<&str>) -> Self {
+        let (data, mark) = (scratch.path().join("server"), format!("{}#server", scratch.path().display()));
+        let process = run(&data, &mark, "127.0.0.1:0", failpoint);
+        let address = listening(&process);
+        Self { data, mark, address, process, past: String::new() }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Whether its process has ended.
+    pub fn ended(&mut self) -> bool {
+        self.process.ended()
+    }
+
+    /// SIGKILL, and its end.
+    pub fn kill(&mut self) {
+        self.process.kill();
+        within(Duration::from_secs(10), "the killed server's end", || self.process.ended().then_some(()));
+    }
+
+    /// SIGTERM, and its end within `limit`.
+    pub fn terminate(mut self, limit: Duration) -> Finished {
+        self.process.signal(Signal::TERM);
+        self.process.finish_within(limit)
+    }
+
+    /// Starts again, once it has ended, on the same data directory and the same port.
+    pub fn restart(&mut self) {
+        assert!(self.process.ended(), "the server still runs");
+        self.past = self.log();
+        self.process = run(&self.data, &self.mark, &self.address.to_string(), None);
+        assert_eq!(listening(&self.process), self.address);
+    }
+
+    /// All that it, and those before it, wrote to standard error.
+    pub fn log(&self) -> String {
+        format!("{}{}", self.past, self.process.stderr())
+    }
+
+    /// How many results it holds.
+    pub fn results(&self) -> u64 {
+        self.metric("pcmcache_results") as u64
+    }
+
+    /// The values of `/metrics` whose name starts with `name`, summed over their labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = http::get(self.address, "/metrics").text();
+        let values: Vec<f64> = page
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert!(!values.is_empty(), "no metric {name} in\n{page}");
+        values.iter().sum()
+    }
+}
+
+fn run(data: &Path, mark: &str, listen: &str, failpoint: Option<&str>) -> Process {
+    let mut command = Command::new(tool::server());
+    command.env_clear().env(MARK, mark).args(["--listen", listen, "--data-dir"]).arg(data);
+    if let Some(failpoint) = failpoint {
+        command.env("PCMCACHE_FAILPOINT", failpoint);
+    }
+    Process::start(command)
+}
+
+/// The address in the first line of its output: `listening on http://ADDR:PORT`.
+fn listening(process: &Process) -> SocketAddr {
+    let line = within(Duration::from_secs(20), "the server's first line", || {
+        process.stdout().split_once('\n').map(|(line, _)| line.to_owned())
+    });
+    let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+    address.unwrap_or_else(|| panic!("the server's first line is {line:?}"))
+}

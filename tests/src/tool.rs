@@ -1,0 +1,52 @@
+//! The tools of the trade, and where they are.
+
+use std::path::{Path, PathBuf};
+
+/// The C++ compiler, by the name a user gives it.
+pub const CLANG: &str = "clang++-22";
+
+/// The launcher with failpoints.
+pub fn launcher() -> PathBuf {
+    under_test("pcmcache-under-test")
+}
+
+/// The server with failpoints.
+pub fn server() -> PathBuf {
+    under_test("pcmcache-server-under-test")
+}
+
+/// CMake, 4.4 or newer.
+pub fn cmake() -> PathBuf {
+    installed("PCMCACHE_TEST_CMAKE", "cmake")
+}
+
+/// Ninja.
+pub fn ninja() -> PathBuf {
+    installed("PCMCACHE_TEST_NINJA", "ninja")
+}
+
+/// The OpenAPI fuzzer.
+pub fn schemathesis() -> PathBuf {
+    installed("PCMCACHE_TEST_SCHEMATHESIS", "schemathesis")
+}
+
+/// The tool that the variable names, else the one in PATH.
+pub fn installed(variable: &str, name: &str) -> PathBuf {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let found = named.or_else(|| in_path(name)).filter(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is neither in {variable} nor in PATH: run the tests by tests/run.sh"))
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+/// A program of this package: Cargo names it, or it lies beside the directory of the test that runs.
+fn under_test(name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(format!("CARGO_BIN_EXE_{name}")) {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the path of this test");
+    let path = test.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    path.unwrap_or_else(|| panic!("{name} is not built beside {}", Path::display(&test)))
+}
