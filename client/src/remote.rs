@@ -1,0 +1,285 @@
+//! The server as a launcher sees it: ask, wait, hold, fetch, publish.
+//!
+//! Invariants: every call ends within a deadline, whatever the server does; nothing it sends may panic, loop or
+//! allocate without bound; what is handed on was verified, or is an error named by what the caller does next.
+//! Nothing here decides whether a build passes.
+//!
+//! The caller is synchronous. Its calls run on the caller's thread; the one worker of a small runtime keeps a
+//! [`Lease`] alive meanwhile. Launches that hit locally construct none of this.
+//!
+//! Crash story: a launcher that dies leaves nothing here but an open stream, which the kernel closes; the server
+//! then gives the lease to the next within its grace.
+
+mod acquire;
+mod answer;
+pub mod breaker;
+mod error;
+#[cfg(test)]
+mod fake;
+mod lease;
+mod lines;
+mod publish;
+mod server;
+mod transfer;
+
+use std::future::Future;
+use std::io::Write;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pcmcache_shared::api::acquire::{AcquireRequest, AloneReason};
+use pcmcache_shared::api::actions::PublishRequest;
+use pcmcache_shared::api::{KeyedResult, OfferedSet};
+use pcmcache_shared::{ActionKey, ActionResult, Digest, Scope};
+use tokio::runtime::Runtime;
+
+pub use error::{RemoteError, Unreached};
+pub use lease::Lease;
+
+use breaker::ProbeTicket;
+use server::{Deadlines, Server};
+use transfer::Counters;
+
+/// How often a call looks whether its caller was interrupted.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(20);
+
+/// Which server, and as whom.
+#[derive(Clone)]
+pub struct Settings {
+    /// `http://HOST:PORT`, perhaps with a path before `/v1`.
+    pub url: String,
+    /// What is sent as the bearer token, if anything is.
+    pub token: Option<String>,
+    /// The scope to read and write.
+    pub scope: Scope,
+    /// How long a connection and the first answer to a question may take.
+    pub timeout: Duration,
+    /// Who asks, for people only; goes into requests that do not say.
+    pub holder: String,
+}
+
+/// A server to talk to. Making one connects to nothing yet.
+#[derive(Debug)]
+pub struct Remote {
+    engine: Arc<Engine>,
+    server: Arc<Server>,
+    counters: Counters,
+    holder: String,
+}
+
+/// What an acquire came to.
+#[derive(Debug)]
+pub struct Answer {
+    /// What to do now.
+    pub acquired: Acquired,
+    /// Whether someone else was seen building it on the way.
+    pub waited: bool,
+}
+
+/// What to do after an acquire.
+#[derive(Debug)]
+pub enum Acquired {
+    /// Here is a result of one of the actions that were asked for. Inline blobs were verified.
+    Hit(KeyedResult),
+    /// Include sets that were not known; each text matches its digest, inline blobs were verified.
+    Sets(Vec<OfferedSet>),
+    /// Compile without a lease.
+    Alone(AloneReason),
+    /// Build it: nobody else does.
+    Granted(Lease),
+    /// Someone else still builds it, and that was long enough: compile without a lease.
+    WaitOver,
+}
+
+/// What a publish came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// The result is the one that everybody gets from now on.
+    Stored,
+    /// The very same was there.
+    Same,
+    /// Another was there: fetch and use that.
+    Winner(ActionResult),
+}
+
+impl Remote {
+    /// Takes the settings in; the server may be anything or nothing.
+    ///
+    /// # Errors
+    /// [`RemoteError::Misconfigured`] if nothing could ever be asked with these settings.
+    pub fn new(settings: Settings) -> Result<Self, RemoteError> {
+        let deadlines = Deadlines::new(settings.timeout);
+        Self::with_deadlines(settings, deadlines)
+    }
+
+    fn with_deadlines(settings: Settings, deadlines: Deadlines) -> Result<Self, RemoteError> {
+        let server = Arc::new(Server::new(&settings, deadlines)?);
+        let engine = Arc::new(Engine::start()?);
+        Ok(Self { engine, server, counters: Counters::default(), holder: settings.holder })
+    }
+
+    /// Looks, and if nothing is there, gets the right to build it or waits for who has: as long as the request
+    /// says, or less where the build's cost is known. A server that restarts meanwhile is waited for.
+    ///
+    /// # Errors
+    /// Any but [`RemoteError::Gone`] and [`RemoteError::Local`].
+    pub fn acquire(
+        &self,
+        request: &AcquireRequest,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Answer, RemoteError> {
+        let mut request = request.clone();
+        if request.holder.is_empty() {
+            request.holder.clone_from(&self.holder);
+        }
+        let heard = self.engine.run(interrupted, acquire::acquire(&self.server, &request))?;
+        let acquired = match heard.verdict {
+            acquire::Verdict::Hit(hit) => Acquired::Hit(hit),
+            acquire::Verdict::Sets(sets) => Acquired::Sets(sets),
+            acquire::Verdict::Alone(reason) => Acquired::Alone(reason),
+            acquire::Verdict::WaitOver => Acquired::WaitOver,
+            acquire::Verdict::Granted(grant) => {
+                Acquired::Granted(Lease::keep(&self.engine, &self.server, &request, *grant))
+            }
+        };
+        Ok(Answer { acquired, waited: heard.waited })
+    }
+
+    /// Streams a blob into `into`, which never sees more than `size` bytes. Only after `Ok` is what it got the
+    /// blob, whole and verified.
+    ///
+    /// # Errors
+    /// [`RemoteError::Gone`] if there is no such blob, [`RemoteError::Damaged`] if what came is not it,
+    /// [`RemoteError::Local`] if `into` failed.
+    pub fn fetch(
+        &self,
+        digest: Digest,
+        size: u64,
+        into: &mut dyn Write,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), RemoteError> {
+        self.engine.run(interrupted, transfer::fetch(&self.server, &self.counters, digest, size, into))
+    }
+
+    /// Publishes a result, and uploads those of its blobs that the server asks for; `blob` says where they are.
+    /// Returns once all of it is durable there. A server that restarts meanwhile is waited for a few seconds.
+    ///
+    /// # Errors
+    /// [`RemoteError::Local`] if a blob that is asked for cannot be read; a claim that someone else holds is
+    /// [`RemoteError::Refused`].
+    pub fn publish(
+        &self,
+        key: ActionKey,
+        request: &PublishRequest,
+        blob: &dyn Fn(Digest) -> Option<PathBuf>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Published, RemoteError> {
+        self.engine.run(interrupted, publish::publish(&self.server, &self.counters, key, request, blob))
+    }
+
+    /// Whether the server is there and well, within the timeout.
+    pub fn probe(&self) -> bool {
+        self.engine.run(&|| false, async { Ok(self.server.is_well().await) }).unwrap_or(false)
+    }
+
+    /// Bytes of blobs (uploaded, downloaded) so far; headers and JSON do not count.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.counters.bytes()
+    }
+}
+
+/// Finds out on a thread of its own, beside the compile, whether the server is back, and says so to the breaker.
+/// Nobody waits for it: a launcher that ends before it leaves the probe to the next.
+pub fn probe_beside(settings: Settings, ticket: ProbeTicket) {
+    let probe = move || match Remote::new(settings).is_ok_and(|remote| remote.probe()) {
+        true => ticket.succeeded(),
+        false => ticket.failed(),
+    };
+    // No thread, no probe: the ticket went with it, the next launcher tries.
+    let _ = std::thread::Builder::new().name("pcmcache-probe".to_owned()).spawn(probe);
+}
+
+/// The runtime. It ends without waiting: a name that is still being resolved must not hold up an exit.
+#[derive(Debug)]
+struct Engine(Option<Runtime>);
+
+impl Engine {
+    fn start() -> Result<Self, RemoteError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("pcmcache-remote")
+            .enable_io()
+            .enable_time()
+            .build();
+        runtime.map(|runtime| Self(Some(runtime))).map_err(RemoteError::Local)
+    }
+
+    /// Runs `work` on this thread, and leaves it where it stands as soon as `interrupted` says so.
+    fn run<T>(
+        &self,
+        interrupted: &dyn Fn() -> bool,
+        work: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
+        let Some(runtime) = &self.0 else { return Err(RemoteError::Interrupted) };
+        runtime.block_on(async {
+            let mut work = pin!(work);
+            loop {
+                match tokio::time::timeout(LOOK_UP_EVERY, &mut work).await {
+                    Ok(done) => return done,
+                    Err(_) if interrupted() => return Err(RemoteError::Interrupted),
+                    Err(_) => {}
+                }
+            }
+        })
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<tokio::task::JoinHandle<()>> {
+        self.0.as_ref().map(|runtime| runtime.spawn(task))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::breaker::{Breaker, State};
+    use super::fake::{Fake, eventually, settings};
+    use super::*;
+
+    #[test]
+    fn a_probe_beside_the_compile_tells_the_breaker() {
+        let dir = std::env::temp_dir().join(format!("pcmcache-probe-{}", std::process::id()));
+        fs_err::create_dir_all(&dir).unwrap();
+        let fake = Fake::start(|_, peer| peer.body(200, "ok"));
+        let settings = settings(fake.address());
+        let at = |seconds| {
+            Breaker::new(&dir, &settings.url, Arc::new(move || UNIX_EPOCH + Duration::from_secs(seconds)))
+        };
+        at(1000).trip();
+        let State::HalfOpen(ticket) = at(1010).state() else { panic!("not half-open") };
+        probe_beside(settings.clone(), ticket);
+        eventually("closed", || matches!(at(1010).state(), State::Closed));
+
+        fake.kill();
+        at(2000).trip();
+        let State::HalfOpen(ticket) = at(2010).state() else { panic!("not half-open") };
+        probe_beside(settings.clone(), ticket);
+        eventually("open again", || fs_err::read_to_string(file_in(&dir)).is_ok_and(|t| t.contains(" 020 ")));
+        assert!(matches!(at(2029).state(), State::Open));
+        let _ = fs_err::remove_dir_all(&dir);
+    }
+
+    fn file_in(dir: &std::path::Path) -> PathBuf {
+        fs_err::read_dir(dir.join("breaker")).unwrap().next().unwrap().unwrap().path()
+    }
+}

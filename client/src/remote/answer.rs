@@ -1,0 +1,124 @@
+//! One answer of the server, read within its deadlines and never beyond its bounds.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use pcmcache_shared::api::limits;
+use pcmcache_shared::api::problem::{Code, Problem};
+use pcmcache_shared::{ActionResult, Digest};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::RemoteError;
+use super::server::Deadlines;
+
+/// How much of the server's words is kept, in characters.
+const MOST_WORDS: usize = 300;
+
+/// An answer whose head is here and whose body is not.
+#[derive(Debug)]
+pub(super) struct Answer {
+    during: &'static str,
+    response: reqwest::Response,
+    deadlines: Deadlines,
+}
+
+impl Answer {
+    pub(super) fn new(during: &'static str, response: reqwest::Response, deadlines: Deadlines) -> Self {
+        Self { during, response, deadlines }
+    }
+
+    pub(super) fn during(&self) -> &'static str {
+        self.during
+    }
+
+    pub(super) fn deadlines(&self) -> Deadlines {
+        self.deadlines
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// The length that the head declares, if it does.
+    pub(super) fn declared(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
+    /// The next piece of the body, or `None` at its end.
+    pub(super) async fn piece(&mut self, by: Instant) -> Result<Option<Bytes>, RemoteError> {
+        match tokio::time::timeout_at(by, self.response.chunk()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => Err(RemoteError::cut(self.during, error)),
+            Err(_) => Err(RemoteError::silent(self.during)),
+        }
+    }
+
+    /// The next piece of a body that comes without long pauses.
+    pub(super) async fn steady_piece(&mut self, by: Instant) -> Result<Option<Bytes>, RemoteError> {
+        self.piece(by.min(Instant::now() + self.deadlines.idle)).await
+    }
+
+    async fn whole(&mut self, most: usize) -> Result<Vec<u8>, RemoteError> {
+        let by = Instant::now() + self.deadlines.answer;
+        let mut body = Vec::new();
+        while let Some(piece) = self.steady_piece(by).await? {
+            if body.len() + piece.len() > most {
+                return Err(RemoteError::damaged(self.during, "the answer is too long"));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    /// The body, which is JSON.
+    pub(super) async fn json<T: DeserializeOwned>(mut self) -> Result<T, RemoteError> {
+        let body = self.whole(self.deadlines.most).await?;
+        serde_json::from_slice(&body).map_err(|error| RemoteError::damaged(self.during, error.to_string()))
+    }
+
+    /// Why the server said no: its problem, if it sent one.
+    pub(super) async fn refusal(mut self) -> Result<Refusal, RemoteError> {
+        let status = self.status();
+        let body = match self.whole(limits::MAX_JSON).await {
+            // It did say no; that its words were cut short or are no words does not change that.
+            Err(error) if !error.is_silence() => Vec::new(),
+            body => body?,
+        };
+        Ok(Refusal { during: self.during, status, problem: serde_json::from_slice(&body).ok() })
+    }
+}
+
+/// The server said no.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    during: &'static str,
+    status: u16,
+    problem: Option<Problem>,
+}
+
+impl Refusal {
+    /// The result that was published first, if this is about one.
+    pub(super) fn winner(&self) -> Option<&ActionResult> {
+        self.of(Code::Winner)?.winner.as_ref().filter(|winner| winner.check().is_ok())
+    }
+
+    /// The blobs that the server asks for, if this is about any.
+    pub(super) fn missing(&self) -> Option<BTreeSet<Digest>> {
+        let missing = &self.of(Code::MissingBlobs)?.missing;
+        (!missing.is_empty()).then(|| missing.iter().copied().collect())
+    }
+
+    fn of(&self, code: Code) -> Option<&Problem> {
+        self.problem.as_ref().filter(|problem| problem.code == code)
+    }
+}
+
+impl From<Refusal> for RemoteError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { during, status, problem } = refusal;
+        let code = problem.as_ref().map(|problem| problem.code);
+        let detail = problem.map(|problem| problem.detail.chars().take(MOST_WORDS).collect());
+        Self::Refused { during, status, code, detail: detail.unwrap_or_default() }
+    }
+}

@@ -1,0 +1,131 @@
+//! What goes wrong with a server, named by what the launcher does next.
+
+use std::error::Error;
+use std::io;
+
+use pcmcache_shared::api::problem::Code;
+
+/// A question to the server that came to nothing. No kind of it fails a build.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// There is no server, or it makes everybody wait: trip the breaker and go on without.
+    #[error("{during}: {why}")]
+    Unreachable {
+        /// What was being asked.
+        during: &'static str,
+        /// How it showed.
+        why: Unreached,
+    },
+    /// The server is well and says no: go on without it this once.
+    #[error("{during}: refused with {status} {}: {detail}", code.map_or("", Code::title))]
+    Refused {
+        /// What was being asked.
+        during: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// The problem's code, where the answer was a problem of ours.
+        code: Option<Code>,
+        /// The server's words.
+        detail: String,
+    },
+    /// What the server sent is not what it must be: count it, compile.
+    #[error("{during}: {what}")]
+    Damaged {
+        /// What was being asked.
+        during: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The blob is not there (any more): compile.
+    #[error("the blob is gone")]
+    Gone,
+    /// A file of our own could not be read or written: nothing is wrong with the server.
+    #[error(transparent)]
+    Local(io::Error),
+    /// The launcher was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// Nothing can be asked with these settings: tell the user, and go on without.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// How it showed that there is no server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreached {
+    /// The connection failed, or was cut: it may be restarting.
+    #[error("{0}")]
+    Broken(String),
+    /// It let a deadline pass.
+    #[error("no answer in time")]
+    Silent,
+}
+
+/// 503 in HTTP: what a server that goes down, or a proxy before one that is not up, says.
+const UNAVAILABLE: u16 = 503;
+
+impl RemoteError {
+    pub(super) fn broken(during: &'static str, why: impl Into<String>) -> Self {
+        Self::Unreachable { during, why: Unreached::Broken(why.into()) }
+    }
+
+    pub(super) fn cut(during: &'static str, error: reqwest::Error) -> Self {
+        Self::broken(during, causes(&error.without_url()))
+    }
+
+    pub(super) fn silent(during: &'static str) -> Self {
+        Self::Unreachable { during, why: Unreached::Silent }
+    }
+
+    pub(super) fn damaged(during: &'static str, what: impl Into<String>) -> Self {
+        Self::Damaged { during, what: what.into() }
+    }
+
+    /// Whether all launchers of this host had better leave the server alone for a while.
+    pub fn trips_breaker(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// What `stats` counts it under.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "remote_unreachable",
+            Self::Refused { .. } => "remote_refused",
+            Self::Damaged { .. } => "remote_damaged",
+            Self::Gone => "remote_gone",
+            Self::Local(_) => "remote_local",
+            Self::Interrupted => "remote_interrupted",
+            Self::Misconfigured(_) => "remote_misconfigured",
+        }
+    }
+
+    /// Whether the server's deadline passed in silence.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { why: Unreached::Silent, .. })
+    }
+
+    /// Whether it looks like this while a server restarts.
+    pub(super) fn may_be_restart(&self) -> bool {
+        match self {
+            Self::Unreachable { why, .. } => matches!(why, Unreached::Broken(_)),
+            Self::Refused { status, .. } => *status == UNAVAILABLE,
+            Self::Damaged { .. }
+            | Self::Gone
+            | Self::Local(_)
+            | Self::Interrupted
+            | Self::Misconfigured(_) => false,
+        }
+    }
+}
+
+/// The whole chain of an error in one line; the last link is mostly the one that tells.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,402 @@
+//! A lease, kept alive in the background while the caller compiles.
+//!
+//! The open acquire stream is the hold, renewals prove life behind proxies that buffer. When the stream drops the
+//! server gives the holder a short grace, so it is renewed at once and then asked for a new stream with the same
+//! request id; when the server is away that is tried over and over for as long as the lease may live, so that a
+//! builder outlives a restart. A definite no loses the lease. Losing it costs work, never safety.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pcmcache_shared::api::acquire::AcquireRequest;
+use pcmcache_shared::api::leases::Hold;
+use pcmcache_shared::api::limits;
+use pcmcache_shared::{Claim, ReleaseReason};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::acquire::{Grant, Verdict, acquire};
+use super::answer::Answer;
+use super::server::Server;
+use super::{Engine, RemoteError};
+
+/// The most that a holding stream may say, in bytes: it has nothing to say.
+const MOST_SMALL_TALK: usize = 64 * 1024;
+
+/// No server's word makes a lease live longer without a renewal.
+const LONGEST_TTL: Duration = limits::LEASE_TTL.saturating_mul(4);
+
+/// The right to build a claim. Dropped, it is given back for somebody else to build.
+#[derive(Debug)]
+pub struct Lease {
+    engine: Arc<Engine>,
+    held: Arc<Held>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// What the caller and the keeper both know.
+#[derive(Debug)]
+struct Held {
+    server: Arc<Server>,
+    claim: Claim,
+    hold: Hold,
+    lost: AtomicBool,
+}
+
+impl Lease {
+    /// Keeps what was granted for `request`.
+    pub(super) fn keep(
+        engine: &Arc<Engine>,
+        server: &Arc<Server>,
+        request: &AcquireRequest,
+        grant: Grant,
+    ) -> Self {
+        let Grant { claim, hold, ttl, stream } = grant;
+        let held = Arc::new(Held { server: Arc::clone(server), claim, hold, lost: AtomicBool::new(false) });
+        let again = request.hold.then(|| hold_again(request, claim));
+        let stream = again.is_some().then_some(stream);
+        let keeper =
+            Keeper { held: Arc::clone(&held), again, stream, next_hold: Instant::now(), shaken: false };
+        let keeper = engine.spawn(keeper.run(ttl));
+        Self { engine: Arc::clone(engine), held, keeper }
+    }
+
+    /// What the lease is on.
+    pub fn claim(&self) -> Claim {
+        self.held.claim
+    }
+
+    /// What proves to the server that a publish is the holder's.
+    pub fn hold(&self) -> Hold {
+        self.held.hold.clone()
+    }
+
+    /// Whether the server gave it up, so that somebody else may be building the same.
+    pub fn lost(&self) -> bool {
+        self.held.lost.load(Ordering::Acquire) || self.keeper.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Gives it back without a result, and says why. Best effort, bounded by the timeout.
+    pub fn release(mut self, reason: ReleaseReason) {
+        self.give_back(reason);
+    }
+
+    /// Stops holding it after a publish, which discharged it.
+    pub fn discharge(mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
+    }
+
+    fn give_back(&mut self, reason: ReleaseReason) {
+        let lost = self.lost();
+        let Some(keeper) = self.keeper.take() else { return };
+        // Within a runtime nothing may block; there the end of the stream says it, after the grace.
+        if !lost && Handle::try_current().is_err() {
+            let Held { server, claim, hold, .. } = &*self.held;
+            let release = async {
+                // The answer's body may be slow too.
+                let by = Instant::now() + server.deadlines.first;
+                timeout_at(by, server.release(*claim, hold, reason)).await.unwrap_or(Ok(()))
+            };
+            let _ = self.engine.run(&|| false, release);
+        }
+        keeper.abort();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back(ReleaseReason::Abandoned);
+    }
+}
+
+/// The request that gets a holder its stream back: the same id on the granted claim, and no waiting.
+fn hold_again(request: &AcquireRequest, claim: Claim) -> AcquireRequest {
+    AcquireRequest { claim, unit: None, known: Vec::new(), wait_ms: 0, ..request.clone() }
+}
+
+/// The background task of one lease.
+struct Keeper {
+    held: Arc<Held>,
+    /// How to get a stream again; none if no stream was to be the hold.
+    again: Option<AcquireRequest>,
+    stream: Option<Answer>,
+    /// Not before then is a stream asked for again: something on the way may cut every one of them.
+    next_hold: Instant,
+    /// The stream dropped just now. The server may notice later than we renewed, and then shrinks what we got.
+    shaken: bool,
+}
+
+impl Keeper {
+    async fn run(mut self, ttl: Duration) {
+        let mut ttl = ttl.min(LONGEST_TTL);
+        let mut alive_until = Instant::now() + ttl;
+        loop {
+            let steady = self.held.server.deadlines.renew_every.min(ttl / 3);
+            let pause = if std::mem::take(&mut self.shaken) { steady.min(limits::GRACE / 2) } else { steady };
+            self.rest(Instant::now() + pause).await;
+            let Some(renewed) = self.renew(alive_until).await else { break };
+            ttl = renewed.min(LONGEST_TTL);
+            alive_until = Instant::now() + ttl;
+            self.hold_again().await;
+        }
+        self.held.lost.store(true, Ordering::Release);
+    }
+
+    /// Rests until then, or until the stream drops.
+    async fn rest(&mut self, until: Instant) {
+        let mut small_talk = 0;
+        while let Some(stream) = &mut self.stream {
+            match stream.piece(until).await {
+                Err(error) if error.is_silence() => return,
+                Ok(Some(piece)) if small_talk + piece.len() <= MOST_SMALL_TALK => small_talk += piece.len(),
+                Ok(_) | Err(_) => {
+                    self.stream = None;
+                    self.shaken = true;
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep_until(until).await;
+    }
+
+    /// Renews until the server answers or the lease is over: how long it lives now, or `None` if it is lost.
+    async fn renew(&self, alive_until: Instant) -> Option<Duration> {
+        let Held { server, claim, hold, .. } = &*self.held;
+        loop {
+            match server.renew(*claim, hold).await {
+                Ok(ttl) => return Some(ttl),
+                Err(error) if is_definite(&error) || Instant::now() >= alive_until => return None,
+                Err(_) => sleep(server.deadlines.retry_every).await,
+            }
+        }
+    }
+
+    /// Gets the stream back, so that the lease ends with this process and not a TTL later. The lease lives by
+    /// its renewals without.
+    async fn hold_again(&mut self) {
+        let (None, Some(request)) = (&self.stream, &self.again) else { return };
+        if Instant::now() < self.next_hold {
+            return;
+        }
+        self.next_hold = Instant::now() + self.held.server.deadlines.renew_every;
+        let Ok(heard) = acquire(&self.held.server, request).await else { return };
+        if let Verdict::Granted(grant) = heard.verdict
+            && grant.hold == self.held.hold
+        {
+            self.stream = Some(grant.stream);
+        }
+    }
+}
+
+/// Whether the server knows that the lease is not ours, as opposed to not knowing anything just now.
+fn is_definite(error: &RemoteError) -> bool {
+    match error {
+        RemoteError::Refused { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 429),
+        RemoteError::Unreachable { .. }
+        | RemoteError::Damaged { .. }
+        | RemoteError::Gone
+        | RemoteError::Local(_)
+        | RemoteError::Interrupted
+        | RemoteError::Misconfigured(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pcmcache_shared::api::leases::{ReleaseRequest, Renewed};
+    use pcmcache_shared::api::problem::{Code, Problem};
+
+    use super::super::fake::{Fake, Peer, Request, eventually, granted, never, request};
+    use super::super::{Acquired, Remote};
+    use super::*;
+
+    const ACQUIRE: &str = "POST /v1/scopes/main/acquire";
+    const RENEW: &str = "POST /v1/scopes/main/leases/";
+    const RELEASE: &str = "DELETE /v1/scopes/main/leases/";
+
+    /// A server that grants, renews and takes back.
+    fn good(request: &Request, peer: &mut Peer) {
+        if request.line.starts_with(ACQUIRE) {
+            peer.chunked(200);
+            peer.line(&granted(15_000));
+            peer.hang();
+        } else if request.line.starts_with(RENEW) {
+            peer.json(200, &Renewed { ttl_ms: 15_000 });
+        } else {
+            peer.head(204, "");
+        }
+    }
+
+    fn lease(remote: &Remote) -> Lease {
+        let answer = remote.acquire(&request(0), &never).unwrap();
+        let Acquired::Granted(lease) = answer.acquired else { panic!("{answer:?}") };
+        lease
+    }
+
+    fn released(fake: &Fake) -> Vec<ReleaseReason> {
+        fake.seen(RELEASE).iter().map(|request| request.json::<ReleaseRequest>().reason).collect()
+    }
+
+    #[test]
+    fn a_lease_is_renewed_until_it_is_given_back() {
+        let fake = Fake::start(good);
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        eventually("three renewals", || fake.seen(RENEW).len() >= 3);
+        assert!(!lease.lost());
+        assert_eq!(fake.seen(RENEW)[0].json::<Hold>(), lease.hold());
+        assert_eq!(fake.seen(ACQUIRE).len(), 1, "the stream was open all the while");
+        lease.release(ReleaseReason::Failed);
+        assert_eq!(released(&fake), [ReleaseReason::Failed]);
+        let renewals = fake.seen(RENEW).len();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(fake.seen(RENEW).len() <= renewals + 1);
+    }
+
+    #[test]
+    fn dropped_it_is_abandoned_and_discharged_it_is_not() {
+        let fake = Fake::start(good);
+        let remote = fake.remote();
+        drop(lease(&remote));
+        assert_eq!(released(&fake), [ReleaseReason::Abandoned]);
+        lease(&remote).discharge();
+        drop(remote);
+        assert_eq!(released(&fake).len(), 1);
+    }
+
+    #[test]
+    fn a_lease_outlives_its_remote() {
+        let fake = Fake::start(good);
+        let lease = lease(&fake.remote());
+        eventually("renewals", || fake.seen(RENEW).len() >= 2);
+        assert!(!lease.lost());
+    }
+
+    #[test]
+    fn a_builder_outlives_a_restart() {
+        let first = Fake::start(good);
+        let remote = first.remote();
+        let lease = lease(&remote);
+        eventually("a renewal", || !first.seen(RENEW).is_empty());
+        let address = first.kill();
+        std::thread::sleep(Duration::from_millis(400));
+        assert!(!lease.lost());
+        let second = Fake::start_at(address, good);
+        eventually("a renewal", || !second.seen(RENEW).is_empty());
+        eventually("a new stream", || !second.seen(ACQUIRE).is_empty());
+        let again: AcquireRequest = second.seen(ACQUIRE)[0].json();
+        assert_eq!((again.request_id.as_str(), again.claim, again.hold), ("request-1", lease.claim(), true));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!lease.lost());
+        assert_eq!(second.seen(ACQUIRE).len(), 1, "the new stream holds");
+        lease.release(ReleaseReason::Uncacheable);
+        assert_eq!(released(&second), [ReleaseReason::Uncacheable]);
+    }
+
+    #[test]
+    fn streams_that_something_cuts_are_not_asked_for_in_a_loop() {
+        let fake = Fake::start(|request, peer| {
+            if request.line.starts_with(ACQUIRE) {
+                peer.chunked(200);
+                peer.line(&granted(15_000));
+                peer.end();
+            } else {
+                good(request, peer);
+            }
+        });
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        std::thread::sleep(Duration::from_millis(1000));
+        assert!(!lease.lost());
+        let (streams, renewals) = (fake.seen(ACQUIRE).len(), fake.seen(RENEW).len());
+        assert!((2..=15).contains(&streams), "{streams} streams");
+        assert!((2..=30).contains(&renewals), "{renewals} renewals");
+    }
+
+    #[test]
+    fn a_holding_stream_that_chatters_is_dropped() {
+        let fake = Fake::start(|request, peer| {
+            if request.line.starts_with(ACQUIRE) {
+                peer.chunked(200);
+                peer.line(&granted(15_000));
+                while peer.chunk([b'\n'; 4096]) {}
+            } else {
+                good(request, peer);
+            }
+        });
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        eventually("another stream", || fake.seen(ACQUIRE).len() >= 2);
+        assert!(!lease.lost());
+    }
+
+    #[test]
+    fn a_definite_no_loses_it() {
+        let fake = Fake::start(|request, peer| {
+            if request.line.starts_with(RENEW) {
+                peer.problem(&Problem::new(Code::NoLease, ""));
+            } else {
+                good(request, peer);
+            }
+        });
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        eventually("the loss", || lease.lost());
+        drop(lease);
+        assert!(released(&fake).is_empty(), "what is lost cannot be given back");
+    }
+
+    #[test]
+    fn a_server_that_stays_away_loses_it_when_it_ran_out() {
+        let fake = Fake::start(|request, peer| {
+            if request.line.starts_with(ACQUIRE) {
+                peer.chunked(200);
+                peer.line(&granted(600));
+                peer.hang();
+            }
+        });
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        fake.kill();
+        assert!(!lease.lost());
+        eventually("the loss", || lease.lost());
+    }
+
+    #[test]
+    fn errors_of_the_server_do_not_lose_it() {
+        let fake = Fake::start(|request, peer| {
+            if request.line.starts_with(RENEW) {
+                peer.problem(&Problem::new(Code::Unavailable, ""));
+            } else {
+                good(request, peer);
+            }
+        });
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        eventually("many tries", || fake.seen(RENEW).len() >= 5);
+        assert!(!lease.lost());
+    }
+
+    #[test]
+    fn giving_it_back_to_a_server_that_hangs_does_not() {
+        let fake =
+            Fake::start(
+                |request, peer| {
+                    if request.line.starts_with(ACQUIRE) { good(request, peer) } else { peer.hang() }
+                },
+            );
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        let (done, was_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            lease.release(ReleaseReason::Failed);
+            let _ = done.send(());
+        });
+        was_done.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(released(&fake), [ReleaseReason::Failed]);
+    }
+}

@@ -1,0 +1,210 @@
+//! One server: its address, who asks, the client, and how long anything may take.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pcmcache_shared::api::leases::{Hold, ReleaseRequest, RenewRequest, Renewed};
+use pcmcache_shared::api::{self, limits};
+use pcmcache_shared::{Claim, ReleaseReason, Scope};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, Url};
+
+use super::answer::Answer;
+use super::{RemoteError, Settings};
+
+/// How long anything may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    /// A connection; the first answer to an acquire, a renewal, a probe.
+    pub first: Duration,
+    /// The pause between two pieces of a body, and before the first one of a blob.
+    pub idle: Duration,
+    /// A whole JSON answer, and what a blob gets beside the time that its size gives it.
+    pub answer: Duration,
+    /// The slowest that a blob may come or go.
+    pub bytes_per_second: u64,
+    /// The pause between two tries to get back to a server that was there a moment ago.
+    pub retry_every: Duration,
+    /// How long such a server is waited for.
+    pub restart: Duration,
+    /// How often a server says that it is still busy.
+    pub busy_every: Duration,
+    /// How often a lease is renewed.
+    pub renew_every: Duration,
+    /// The most that is read of one JSON answer or stream, in bytes.
+    pub most: usize,
+}
+
+impl Deadlines {
+    pub(super) fn new(first: Duration) -> Self {
+        Self {
+            first,
+            idle: Duration::from_secs(5),
+            answer: Duration::from_secs(10),
+            bytes_per_second: 1024 * 1024,
+            retry_every: Duration::from_millis(200),
+            restart: Duration::from_secs(5),
+            busy_every: limits::BUSY_EVERY,
+            renew_every: limits::RENEW_EVERY,
+            most: limits::MAX_ANSWER,
+        }
+    }
+
+    /// How long moving this many bytes may take.
+    pub(super) fn transfer(&self, size: u64) -> Duration {
+        self.answer + Duration::from_secs(size / self.bytes_per_second.max(1))
+    }
+}
+
+/// One server.
+#[derive(Debug)]
+pub(super) struct Server {
+    client: reqwest::Client,
+    base: String,
+    pub(super) scope: Scope,
+    pub(super) deadlines: Deadlines,
+}
+
+impl Server {
+    pub(super) fn new(settings: &Settings, deadlines: Deadlines) -> Result<Self, RemoteError> {
+        let url = Url::parse(&settings.url)
+            .map_err(|error| RemoteError::Misconfigured(format!("the server's URL: {error}")))?;
+        if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
+            return Err(RemoteError::Misconfigured("the server's URL must be http://HOST:PORT".to_owned()));
+        }
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("pcmcache/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers(settings.token.as_deref())?)
+            .http1_only()
+            .connect_timeout(deadlines.first)
+            // A redirect could lead a token and a build's bytes anywhere; none is part of the protocol.
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&url) {
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|error| RemoteError::Misconfigured(error.to_string()))?;
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { client, base, scope: settings.scope.clone(), deadlines })
+    }
+
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// Sends the request, and waits at most `within` for the head of its answer.
+    pub(super) async fn send(
+        &self,
+        during: &'static str,
+        request: RequestBuilder,
+        within: Duration,
+    ) -> Result<Answer, RemoteError> {
+        match tokio::time::timeout(within, request.send()).await {
+            Ok(Ok(response)) => Ok(Answer::new(during, response, self.deadlines)),
+            Ok(Err(error)) => Err(RemoteError::cut(during, error)),
+            Err(_) => Err(RemoteError::silent(during)),
+        }
+    }
+
+    /// Tells the server that the holder is alive; how long the lease now lives.
+    pub(super) async fn renew(&self, claim: Claim, hold: &Hold) -> Result<Duration, RemoteError> {
+        let body: &RenewRequest = hold;
+        let request = self.request(Method::POST, &api::leases::path(&self.scope, claim)).json(body);
+        let answer = self.send("renew", request, self.deadlines.first).await?;
+        match answer.status() {
+            200 => Ok(Duration::from_millis(answer.json::<Renewed>().await?.ttl_ms)),
+            _ => Err(answer.refusal().await?.into()),
+        }
+    }
+
+    /// Gives a lease back.
+    pub(super) async fn release(
+        &self,
+        claim: Claim,
+        hold: &Hold,
+        reason: ReleaseReason,
+    ) -> Result<(), RemoteError> {
+        let body = ReleaseRequest { fence: hold.fence, secret: hold.secret.clone(), reason };
+        let request = self.request(Method::DELETE, &api::leases::path(&self.scope, claim)).json(&body);
+        let answer = self.send("release", request, self.deadlines.first).await?;
+        match answer.status() {
+            200..=299 => Ok(()),
+            _ => Err(answer.refusal().await?.into()),
+        }
+    }
+
+    /// Whether it is there and says it is well.
+    pub(super) async fn is_well(&self) -> bool {
+        let probe = self.send("probe", self.request(Method::GET, "/healthz"), self.deadlines.first).await;
+        probe.is_ok_and(|answer| answer.status() == 200)
+    }
+}
+
+fn headers(token: Option<&str>) -> Result<HeaderMap, RemoteError> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| RemoteError::Misconfigured("the token has characters that none has".to_owned()))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+/// Whether the URL names this very host, for which no proxy is ever meant.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Remote;
+    use super::super::fake::{Fake, settings};
+    use super::*;
+
+    fn with(url: &str, token: Option<&str>) -> Result<Remote, RemoteError> {
+        let address = ([127, 0, 0, 1], 1).into();
+        Remote::new(Settings { url: url.to_owned(), token: token.map(str::to_owned), ..settings(address) })
+    }
+
+    #[test]
+    fn settings_that_can_never_work_are_told() {
+        for url in
+            ["", "nonsense", "https://cache", "ftp://cache", "http://", "http://cache/?q", "http://cache/#f"]
+        {
+            assert!(matches!(with(url, None), Err(RemoteError::Misconfigured(_))), "{url}");
+        }
+        assert!(matches!(with("http://cache", Some("a\nb")), Err(RemoteError::Misconfigured(_))));
+        assert!(with("http://cache", Some("secret")).is_ok());
+        assert!(!format!("{:?}", with("http://cache", Some("secret")).unwrap()).contains("secret"));
+    }
+
+    #[test]
+    fn a_probe_goes_below_the_url_with_the_token() {
+        let fake = Fake::start(|_, peer| peer.body(200, "ok"));
+        let url = format!("{}/below/", settings(fake.address()).url);
+        assert!(with(&url, Some("secret")).unwrap().probe());
+        let seen = &fake.seen("")[0];
+        assert_eq!(seen.line, "GET /below/healthz");
+        assert!(seen.head.contains("authorization: bearer secret\r\n"), "{}", seen.head);
+        let fake = Fake::start(|_, peer| peer.body(503, "draining"));
+        assert!(!fake.remote().probe());
+        let fake = Fake::start(|_, peer| peer.hang());
+        assert!(!fake.remote().probe());
+    }
+
+    #[test]
+    fn loopback_never_goes_through_a_proxy() {
+        for (url, loopback) in [
+            ("http://localhost:1", true),
+            ("http://127.0.0.1:1", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:1", true),
+            ("http://10.0.0.1", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().unwrap()), loopback, "{url}");
+        }
+    }
+}

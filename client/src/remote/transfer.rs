@@ -1,0 +1,250 @@
+//! Blobs on their way: verified while they come, streamed from their files while they go.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::TryStreamExt as _;
+use pcmcache_shared::Digest;
+use pcmcache_shared::api::{self, OCTETS};
+use pcmcache_shared::digest::{CHUNK, Hashing};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Body, Method};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{Instant, sleep};
+use tokio_util::io::ReaderStream;
+
+use super::RemoteError;
+use super::server::Server;
+
+const FETCH: &str = "fetch";
+const UPLOAD: &str = "upload";
+
+/// Bytes of blobs that were moved.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    uploaded: AtomicU64,
+    downloaded: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.uploaded.load(Ordering::Relaxed), self.downloaded.load(Ordering::Relaxed))
+    }
+}
+
+/// Streams a blob into `into`, never more than `size` bytes of it.
+pub(super) async fn fetch(
+    server: &Server,
+    counters: &Counters,
+    digest: Digest,
+    size: u64,
+    into: &mut dyn Write,
+) -> Result<(), RemoteError> {
+    let damaged = |what: &str| RemoteError::damaged(FETCH, format!("blob {digest} {what}"));
+    let by = Instant::now() + server.deadlines.transfer(size);
+    let request = server.request(Method::GET, &api::blobs::path(&server.scope, digest));
+    let mut answer = server.send(FETCH, request, server.deadlines.idle).await?;
+    match answer.status() {
+        200 => {}
+        404 => return Err(RemoteError::Gone),
+        _ => return Err(answer.refusal().await?.into()),
+    }
+    if answer.declared().is_some_and(|declared| declared != size) {
+        return Err(damaged("has another size than its result says"));
+    }
+    let mut hashing = Hashing::new(into);
+    loop {
+        let piece = match answer.steady_piece(by).await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            // A cut in the middle is a blob that is not whole; only silence says something of the server.
+            Err(error) if error.is_silence() => return Err(error),
+            Err(error) => return Err(damaged(&format!("was cut: {error}"))),
+        };
+        let count = piece.len() as u64;
+        if count > size.saturating_sub(hashing.size()) {
+            return Err(damaged("goes on beyond its size"));
+        }
+        hashing.write_all(&piece).map_err(RemoteError::Local)?;
+        counters.downloaded.fetch_add(count, Ordering::Relaxed);
+    }
+    match hashing.finish() {
+        (_, _, came) if came != size => Err(damaged("is short")),
+        (_, found, _) if found != digest => Err(damaged(&format!("came with the bytes of {found}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Uploads the file at `path` under its name.
+pub(super) async fn upload(
+    server: &Server,
+    counters: &Counters,
+    digest: Digest,
+    path: &Path,
+) -> Result<(), RemoteError> {
+    let (body, size, moved) = body_of(path).map_err(RemoteError::Local)?;
+    let request = server
+        .request(Method::PUT, &api::blobs::path(&server.scope, digest))
+        .header(CONTENT_TYPE, OCTETS)
+        .header(CONTENT_LENGTH, size)
+        .body(body);
+    let sending = server.send(UPLOAD, request, server.deadlines.transfer(size));
+    let answer = tokio::select! {
+        answer = sending => answer?,
+        () = stalled(server, size, &moved) => return Err(RemoteError::silent(UPLOAD)),
+    };
+    match answer.status() {
+        200..=299 => {
+            counters.uploaded.fetch_add(size, Ordering::Relaxed);
+            Ok(())
+        }
+        _ => Err(answer.refusal().await?.into()),
+    }
+}
+
+/// A file as a request's body, its size, and how much of it was taken so far.
+fn body_of(path: &Path) -> io::Result<(Body, u64, Arc<AtomicU64>)> {
+    let file = fs_err::File::open(path)?;
+    let size = file.metadata()?.len();
+    let moved = Arc::new(AtomicU64::new(0));
+    let taken = Arc::clone(&moved);
+    let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file.into_file()).take(size), CHUNK)
+        .inspect_ok(move |piece| {
+            taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        });
+    Ok((Body::wrap_stream(stream), size, moved))
+}
+
+/// Ends when the server has taken nothing for too long. Once it has taken all, it may think about it until the
+/// deadline of the whole.
+async fn stalled(server: &Server, size: u64, moved: &AtomicU64) {
+    let mut before = None;
+    loop {
+        let now = moved.load(Ordering::Relaxed);
+        if now >= size {
+            return std::future::pending().await;
+        }
+        if before == Some(now) {
+            return;
+        }
+        before = Some(now);
+        sleep(server.deadlines.idle).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::fake::{Fake, Peer, is_silent, never};
+    use super::*;
+
+    const BLOB: &[u8] = b"the bytes of a module";
+
+    /// What a fetch of [`BLOB`] comes to where the server answers like this, and what was written by then.
+    fn fetched(answer: impl Fn(&mut Peer) + Send + Sync + 'static) -> (Result<(), RemoteError>, Vec<u8>) {
+        let fake = Fake::start(move |_, peer| answer(peer));
+        let mut bytes = Vec::new();
+        let result = fake.remote().fetch(Digest::of(BLOB), BLOB.len() as u64, &mut bytes, &never);
+        assert_eq!(fake.seen("")[0].line, format!("GET /v1/scopes/main/blobs/{}", Digest::of(BLOB)));
+        assert!(bytes.len() <= BLOB.len());
+        (result, bytes)
+    }
+
+    fn is_damaged((result, _): (Result<(), RemoteError>, Vec<u8>)) -> bool {
+        matches!(result, Err(RemoteError::Damaged { .. }))
+    }
+
+    #[test]
+    fn a_blob_comes_whole() {
+        let (result, bytes) = fetched(|peer| peer.body(200, BLOB));
+        assert!(result.is_ok());
+        assert_eq!(bytes, BLOB);
+        let (result, bytes) = fetched(|peer| {
+            peer.chunked(200);
+            BLOB.chunks(5).for_each(|piece| assert!(peer.chunk(piece)));
+            peer.end();
+        });
+        assert!(result.is_ok());
+        assert_eq!(bytes, BLOB);
+    }
+
+    #[test]
+    fn a_wrong_byte_is_damage() {
+        let mut wrong = BLOB.to_vec();
+        wrong[7] ^= 1;
+        assert!(is_damaged(fetched(move |peer| peer.body(200, &wrong))));
+    }
+
+    #[test]
+    fn a_short_blob_is_damage_however_it_is_short() {
+        assert!(is_damaged(fetched(|peer| peer.body(200, &BLOB[1..]))));
+        assert!(is_damaged(fetched(|peer| {
+            peer.head(200, &format!("content-length: {}\r\n", BLOB.len()));
+            peer.raw(&BLOB[1..]);
+        })));
+        assert!(is_damaged(fetched(|peer| {
+            peer.chunked(200);
+            peer.chunk(&BLOB[1..]);
+            peer.end();
+        })));
+        assert!(is_damaged(fetched(|peer| {
+            peer.chunked(200);
+            peer.chunk(&BLOB[1..]);
+        })));
+    }
+
+    #[test]
+    fn an_endless_blob_is_damage_and_is_cut() {
+        assert!(is_damaged(fetched(|peer| {
+            peer.chunked(200);
+            while peer.chunk(BLOB) {}
+        })));
+        assert!(is_damaged(fetched(|peer| peer.body(200, [BLOB, b"!"].concat()))));
+    }
+
+    #[test]
+    fn a_blob_that_stops_or_dribbles_makes_the_server_unreachable() {
+        let (result, _) = fetched(|peer| {
+            peer.chunked(200);
+            peer.chunk(&BLOB[..5]);
+            peer.hang();
+        });
+        assert!(is_silent(&result.unwrap_err()));
+        let (result, bytes) = fetched(|peer| {
+            peer.chunked(200);
+            while peer.chunk("x") {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        assert!(is_silent(&result.unwrap_err()));
+        assert!(!bytes.is_empty());
+        assert!(is_silent(&fetched(Peer::hang).0.unwrap_err()));
+    }
+
+    #[test]
+    fn what_is_not_there_is_gone_and_a_no_is_a_no() {
+        assert!(matches!(fetched(|peer| peer.body(404, "")).0, Err(RemoteError::Gone)));
+        assert!(matches!(
+            fetched(|peer| peer.body(500, "")).0,
+            Err(RemoteError::Refused { status: 500, code: None, .. })
+        ));
+    }
+
+    #[test]
+    fn a_full_disk_is_our_own_fault() {
+        let fake = Fake::start(|_, peer| peer.body(200, BLOB));
+        let error = fake.remote().fetch(Digest::of(BLOB), BLOB.len() as u64, &mut &mut [0; 4][..], &never);
+        assert!(matches!(error, Err(RemoteError::Local(_))), "{error:?}");
+    }
+
+    #[test]
+    fn what_was_moved_is_counted() {
+        let fake = Fake::start(|_, peer| peer.body(200, BLOB));
+        let remote = fake.remote();
+        remote.fetch(Digest::of(BLOB), BLOB.len() as u64, &mut io::sink(), &never).unwrap();
+        assert_eq!(remote.bytes(), (0, BLOB.len() as u64));
+    }
+}
