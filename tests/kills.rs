@@ -62,14 +62,16 @@ fn stands_at(process: &mut Process, at: &Path) {
 
 /// Lets a process pass that may come to the failpoint announced by `at`, or end without.
 fn passes(process: &mut Process, at: &Path) {
-    until(&format!("{} to be announced or passed by", at.display()), || {
-        at.exists() || process.ended()
-    });
+    until(&format!("{} to be announced or passed by", at.display()), || at.exists() || process.ended());
     let _ = fs_err::remove_file(at);
 }
 
 /// All processes of `machine` are gone, and what it builds next lies alone in its build directory.
-fn builds_again_and_leaves_nothing_else(machine: &Machine, unit: &Unit, right: &pcmcache_tests::unit::Outputs) {
+fn builds_again_and_leaves_nothing_else(
+    machine: &Machine,
+    unit: &Unit,
+    right: &pcmcache_tests::unit::Outputs,
+) {
     within(Duration::from_secs(2), "the end of all that the killed builder had started", || {
         machine.alive().is_empty().then_some(())
     });

@@ -1,9 +1,9 @@
 //! No server, a bad server, a lying server: the build does not notice.
 
+use pcmcache_tests::faithful::Faithful;
 use pcmcache_tests::liar::{self, Liar};
 use pcmcache_tests::modules::By;
 use pcmcache_tests::proxy::{Mischief, Proxy};
-use pcmcache_tests::faithful::Faithful;
 use pcmcache_tests::{Machine, Modules, Scratch, Server, turn};
 
 #[test]
@@ -50,7 +50,10 @@ fn a_silent_server_costs_a_project_two_timeouts_not_sixty() {
     let machine = Machine::new(&scratch, "machine").remote(&silent.url());
     let with = program.build(&machine).took;
     program.check(&machine);
-    println!("{without:?} without a server, {with:?} with a silent one, {} connections", silent.connections());
+    println!(
+        "{without:?} without a server, {with:?} with a silent one, {} connections",
+        silent.connections()
+    );
     assert!((1..=2).contains(&silent.connections()), "{} connections", silent.connections());
     assert_eq!(machine.stats().compiles, 60);
 }

@@ -12,7 +12,10 @@ use crate::{Finished, Machine, Scratch};
 const COMMANDS: [(&str, &[&str]); 6] = [
     ("a module", &["-c", "SOURCE/lib.cppm", "-o", "lib.o", "-fmodule-output=lib.pcm", "-MD", "-MF", "lib.d"]),
     ("its BMI alone", &["--precompile", "SOURCE/lib.cppm", "-o", "lib2.pcm"]),
-    ("an importer with a warning", &["-Wall", "-c", "SOURCE/use.cpp", "-fmodule-file=lib=lib.pcm", "-o", "use.o"]),
+    (
+        "an importer with a warning",
+        &["-Wall", "-c", "SOURCE/use.cpp", "-fmodule-file=lib=lib.pcm", "-o", "use.o"],
+    ),
     ("what does not compile", &["-c", "SOURCE/bad.cpp", "-o", "bad.o", "-MD"]),
     ("what is not there", &["-c", "SOURCE/missing.cpp", "-o", "missing.o"]),
     ("what is no flag", &["-c", "SOURCE/use.cpp", "-o", "no.o", "--no-such-flag"]),

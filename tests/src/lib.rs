@@ -8,6 +8,7 @@
 pub mod atlas;
 pub mod chance;
 pub mod faithful;
+pub mod harm;
 pub mod http;
 pub mod liar;
 pub mod machine;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, lchown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,8 +32,14 @@ impl Machine {
         let build = scratch.dir(&format!("{name}/build"));
         let mark = home.to_string_lossy().into_owned();
         let env = BTreeMap::new();
-        let machine =
-            Self { home: home.clone(), build, mark: mark.clone(), env, launcher: tool::launcher(), user: None };
+        let machine = Self {
+            home: home.clone(),
+            build,
+            mark: mark.clone(),
+            env,
+            launcher: tool::launcher(),
+            user: None,
+        };
         let path = std::env::var_os("PATH").unwrap_or_default();
         machine
             .with("PATH", path)
@@ -80,15 +86,18 @@ impl Machine {
         Self { mark: mark.clone(), ..self.with(MARK, mark) }
     }
 
-    /// The same machine, used by somebody else: its directories become theirs, and the launcher is copied to where
-    /// they can run it.
+    /// The same machine, used by somebody else: its directories become theirs, and they run a copy of the launcher
+    /// that lies where they may read it.
     pub fn used_by(mut self, user: u32) -> Self {
-        let copy = self.home.join("pcmcache");
-        fs_err::copy(&self.launcher, &copy).expect("a copy of the launcher");
-        for path in files_and_directories(&self.home) {
-            std::os::unix::fs::chown(&path, Some(user), Some(user)).expect("only root gives files away");
+        let scratch = self.home.parent().expect("a machine lies in a scratch directory").to_owned();
+        let copy = scratch.join("pcmcache");
+        if !copy.exists() {
+            fs_err::copy(&self.launcher, &copy).expect("a copy of the launcher");
         }
-        for dir in self.home.ancestors().take_while(|dir| *dir != std::env::temp_dir()) {
+        for path in files_and_directories(&self.home) {
+            lchown(&path, Some(user), Some(user)).expect("only root gives files away");
+        }
+        for dir in [&scratch, &self.home] {
             fs_err::set_permissions(dir, Permissions::from_mode(0o755)).expect("a way in");
         }
         self.launcher = copy;
@@ -163,13 +172,15 @@ impl Machine {
     /// What the launchers of this machine counted.
     pub fn stats(&self) -> Stats {
         let shown = self.start(&self.launcher, ["stats", "--format", "json"]).finish().ok();
-        serde_json::from_str(&shown.stdout)
-            .unwrap_or_else(|error| panic!("stats are not what they should be: {error}\n{}", shown.transcript()))
+        serde_json::from_str(&shown.stdout).unwrap_or_else(|error| {
+            panic!("stats are not what they should be: {error}\n{}", shown.transcript())
+        })
     }
 }
 
 fn files_and_directories(top: &Path) -> Vec<PathBuf> {
-    let below = fs_err::read_dir(top).into_iter().flatten().flatten();
+    let is_dir = fs_err::symlink_metadata(top).is_ok_and(|metadata| metadata.is_dir());
+    let below = is_dir.then(|| fs_err::read_dir(top)).into_iter().flatten().flatten().flatten();
     let nested = below.flat_map(|entry| files_and_directories(&entry.path()));
     std::iter::once(top.to_owned()).chain(nested).collect()
 }

@@ -52,7 +52,8 @@ impl Modules {
     }
 
     fn imports(index: usize) -> Vec<usize> {
-        let mut imports: Vec<_> = [index.checked_sub(1), (index > 1).then_some(index / 2)].into_iter().flatten().collect();
+        let mut imports: Vec<_> =
+            [index.checked_sub(1), (index > 1).then_some(index / 2)].into_iter().flatten().collect();
         imports.dedup();
         imports
     }
@@ -129,7 +130,7 @@ impl Modules {
 
     /// Starts a build on `machine` with `jobs` compiles at once.
     pub fn start(&self, machine: &Machine, by: By, jobs: usize) -> Process {
-        self.prepare(machine, by);
+        self.prepare_by(machine, by);
         machine.start(tool::ninja(), ["-j", &jobs.to_string()])
     }
 
@@ -144,9 +145,15 @@ impl Modules {
         assert_eq!(said.stdout, self.answer());
     }
 
+    /// Writes what Ninja needs to build on `machine` by the launcher.
+    pub fn prepare(&self, machine: &Machine) {
+        self.prepare_by(machine, By::Launcher);
+    }
+
     /// Writes build.ninja and the modmaps.
-    fn prepare(&self, machine: &Machine, by: By) {
-        let put = |name: &str, text: &str| fs_err::write(machine.build().join(name), text).expect("a build file");
+    fn prepare_by(&self, machine: &Machine, by: By) {
+        let put =
+            |name: &str, text: &str| fs_err::write(machine.build().join(name), text).expect("a build file");
         put("build.ninja", &self.ninja(machine, by));
         for index in 0..self.modules {
             let map = format!("-x c++-module\n-fmodule-output=\"m{index}.pcm\"\n");

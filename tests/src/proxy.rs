@@ -146,7 +146,13 @@ impl Road {
     }
 
     /// Sends a blob on, but not as it was.
-    fn harm(&self, head: &str, rest: Vec<u8>, server: &mut TcpStream, client: &mut TcpStream) -> io::Result<()> {
+    fn harm(
+        &self,
+        head: &str,
+        rest: Vec<u8>,
+        server: &mut TcpStream,
+        client: &mut TcpStream,
+    ) -> io::Result<()> {
         self.harmed.fetch_add(1, Ordering::SeqCst);
         let mut blob = rest;
         server.read_to_end(&mut blob)?;
@@ -236,7 +242,8 @@ fn closing(head: &str) -> String {
 /// An answer's head with this length, or with none.
 fn with_length(head: &str, length: Option<usize>) -> String {
     let lines = head.trim_end().split("\r\n");
-    let kept: Vec<_> = lines.filter(|line| !line.to_ascii_lowercase().starts_with("content-length:")).collect();
+    let kept: Vec<_> =
+        lines.filter(|line| !line.to_ascii_lowercase().starts_with("content-length:")).collect();
     let length = length.map(|length| format!("Content-Length: {length}\r\n")).unwrap_or_default();
     format!("{}\r\n{length}\r\n", kept.join("\r\n"))
 }

@@ -34,7 +34,9 @@ pub fn schemathesis() -> PathBuf {
 pub fn installed(variable: &str, name: &str) -> PathBuf {
     let named = std::env::var_os(variable).map(PathBuf::from);
     let found = named.or_else(|| in_path(name)).filter(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{name} is neither in {variable} nor in PATH: run the tests by tests/run.sh"))
+    found.unwrap_or_else(|| {
+        panic!("{name} is neither in {variable} nor in PATH: run the tests by tests/run.sh")
+    })
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {

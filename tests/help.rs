@@ -1,0 +1,86 @@
+//! `--help` and README.md tell the truth about each other.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pcmcache_tests::{Process, tool};
+
+/// What a user may set, and what the project's own design says of it.
+const VARIABLES: [&str; 8] = [
+    "PCMCACHE_DIR",
+    "PCMCACHE_REMOTE",
+    "PCMCACHE_TOKEN",
+    "PCMCACHE_SCOPE",
+    "PCMCACHE_MODE",
+    "PCMCACHE_WAIT",
+    "PCMCACHE_TIMEOUT",
+    "PCMCACHE_LOG",
+];
+
+fn said_by(program: PathBuf, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.env_clear().env("HOME", "/nonexistent").args(arguments);
+    let end = Process::start(command).finish().ok();
+    assert_eq!(end.stderr, "");
+    end.stdout
+}
+
+#[test]
+fn both_programs_say_who_they_are() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(said_by(tool::launcher(), &["--version"]), format!("pcmcache {version}\n"));
+    assert_eq!(said_by(tool::server(), &["--version"]), format!("pcmcache-server {version}\n"));
+}
+
+#[test]
+fn help_names_every_command_and_variable_of_the_launcher() {
+    let help = said_by(tool::launcher(), &["--help"]);
+    for word in VARIABLES.into_iter().chain(["stats", "config", "clear", "COMPILER"]) {
+        assert!(help.contains(word), "{word} is not in\n{help}");
+    }
+    let stats = said_by(tool::launcher(), &["stats", "--help"]);
+    assert!(stats.contains("--zero") && stats.contains("--format"), "{stats}");
+}
+
+#[test]
+fn each_flag_of_the_server_has_its_variable() {
+    let help = said_by(tool::server(), &["--help"]);
+    let flags = words(&help, "--");
+    assert!(flags.contains("--listen") && flags.contains("--data-dir"), "{help}");
+    for flag in flags.iter().filter(|flag| !matches!(flag.as_str(), "--help" | "--version")) {
+        let variable =
+            format!("PCMCACHE_SERVER_{}", flag.trim_start_matches('-').to_uppercase().replace('-', "_"));
+        assert!(help.contains(&variable), "{flag} has no {variable} in\n{help}");
+    }
+}
+
+#[test]
+fn readme_promises_no_flag_and_no_variable_that_is_not_there() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs_err::read_to_string(readme).expect("the project's README.md");
+    let mut known = said_by(tool::launcher(), &["--help"]) + &said_by(tool::server(), &["--help"]);
+    for command in ["stats", "config", "clear"] {
+        known += &said_by(tool::launcher(), &[command, "--help"]);
+    }
+    let ours = readme.lines().filter(|line| line.contains("pcmcache"));
+    for line in ours {
+        for word in words(line, "--").into_iter().chain(words(line, "PCMCACHE_")) {
+            let is_compilers = ["--precompile", "--build", "--preset"].contains(&word.as_str());
+            assert!(is_compilers || known.contains(&word), "README.md promises {word}: {line}");
+        }
+    }
+    for variable in VARIABLES {
+        assert!(readme.contains(variable), "README.md does not name {variable}");
+    }
+}
+
+/// The words of `text` that start so, and go on in letters.
+fn words(text: &str, start: &str) -> BTreeSet<String> {
+    let splits = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let words = text.split(splits).filter(|word| word.len() > start.len() && word.starts_with(start));
+    words
+        .map(|word| word.trim_end_matches(['-', '_']).to_owned())
+        .filter(|word| word.len() > start.len())
+        .collect()
+}
