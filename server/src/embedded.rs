@@ -1,26 +1,102 @@
-//! (being written)
+//! The embedded back end, the default: redb and local files in one data directory.
+//!
+//! ```text
+//! lock                    flocked by the one server that uses the directory
+//! index.redb              results, include sets, references, visibility of blobs, leases
+//! blobs/ab/<digest>       whole, durable, of the name's bytes when they were put there
+//! stages/                 bytes on their way; swept at start
+//! damaged/<digest>.N      what was found not to match its name, for a person to look at
+//! ```
+//!
+//! Invariants: a file takes its name under `blobs/` by rename, after its fsync, and the directory is synced before
+//! any row speaks of it; a row is durable before anyone is told. Crash story: a kill leaves at most stages, which the
+//! next start sweeps, and files that no row speaks of, which nobody can see and the sweep removes.
+
+mod blobs;
+mod files;
+mod index;
+mod leases;
+mod results;
+mod tables;
+mod writer;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::clock::Clock;
+use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::{FlockOperation, flock};
 
-/// The embedded back end: implements `Blobs`, `Results` and `Leases` over one data directory.
+use self::files::Files;
+use self::index::Index;
+use self::writer::Writer;
+use crate::clock::Clock;
+use crate::memory::MemoryLeases;
+
+/// The version of the layout and of the tables. A server refuses any other.
+pub const FORMAT: u64 = 1;
+
+/// The embedded back end: [`Blobs`](crate::blobs::Blobs), [`Results`](crate::results::Results) and
+/// [`Leases`](crate::leases::Leases) over one data directory.
 #[derive(Debug)]
-pub struct Embedded {}
+pub struct Embedded {
+    // The order is that of dropping: the writer ends its batch, then the index closes, then the lock opens.
+    writer: Arc<Writer>,
+    index: Arc<Index>,
+    files: Arc<Files>,
+    leases: MemoryLeases,
+    _lock: fs_err::File,
+}
 
 /// Why a data directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another server has it.
+    /// Another server has it: stop that one, or use another directory.
     #[error("another server uses the data directory {}", .0.display())]
     InUse(PathBuf),
+    /// Another version of the server wrote it: use that one, or another directory.
+    #[error("{} has the format {found}, this server knows {FORMAT} only", path.display())]
+    Format {
+        /// The index.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// The directory cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The index cannot be opened.
+    #[error("cannot open the index {}: {source}", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// Why.
+        source: redb::Error,
+    },
 }
 
 impl Embedded {
     /// Opens the data directory, creating it where it is missing. Blocks; call it before serving. Stages that a
     /// killed server left are swept.
     pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
-        drop(clock);
-        Err(OpenError::InUse(directory.to_owned()))
+        files::make_directory(directory)?;
+        let lock = lock(directory)?;
+        let files = Arc::new(Files::open(directory)?);
+        let index = Arc::new(Index::open(directory.join("index.redb"))?);
+        let writer = Arc::new(Writer::start(Arc::clone(&index))?);
+        let leases = MemoryLeases::new(clock);
+        leases::restore(&index, &leases)?;
+        Ok(Arc::new(Self { writer, index, files, leases, _lock: lock }))
+    }
+}
+
+/// Holds the directory for this process; the kernel lets go when the process ends, however it ends.
+fn lock(directory: &Path) -> Result<fs_err::File, OpenError> {
+    let path = directory.join("lock");
+    let file = fs_err::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(directory.to_owned())),
+        Err(error) => Err(OpenError::Io(error.into())),
     }
 }

@@ -19,6 +19,9 @@ use crate::fault::Fault;
 /// the grace of a dropped stream (1 s) would end the leases of all who are still waiting to connect again.
 pub const RESTART_GRACE: Duration = Duration::from_secs(5);
 
+/// The most leases a store keeps at once: far beyond any fleet, and a bound on what a flood can take.
+pub const MAX_LEASES: usize = 100_000;
+
 /// What is asked for with a grant.
 #[derive(Debug, Clone)]
 pub struct Ask {

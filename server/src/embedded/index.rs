@@ -1,0 +1,155 @@
+//! The index: one redb database, read from any thread, written by one.
+//!
+//! After an I/O error redb refuses to go on until the database is opened again, for it cannot know what reached
+//! the disk. So an error here marks the index, and the next access opens it anew: a disk that was full for a while
+//! costs the requests of that while and no restart.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+
+use super::{FORMAT, OpenError, tables};
+use crate::fault::{Fault, is_full};
+
+/// What redb may keep of the index in memory; the rest is the kernel's to cache.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Index {
+    path: PathBuf,
+    /// `None` only while it cannot be opened again.
+    database: RwLock<Option<Database>>,
+    /// An access failed; open it anew before the next.
+    failed: AtomicBool,
+}
+
+impl Index {
+    pub(super) fn open(path: PathBuf) -> Result<Self, OpenError> {
+        let wrap = |source| OpenError::Index { path: path.clone(), source };
+        let database = open_database(&path).map_err(wrap)?;
+        let found = prepare(&database).map_err(wrap)?;
+        if found != FORMAT {
+            return Err(OpenError::Format { path, found });
+        }
+        Ok(Self { path, database: RwLock::new(Some(database)), failed: AtomicBool::new(false) })
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// Reads one snapshot. Blocks.
+    pub(super) fn view<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        self.with(|database| read(&database.begin_read()?))
+    }
+
+    /// Applies `write` in one transaction, and returns once that is durable. Blocks; only the writer calls it.
+    pub(super) fn commit<T>(
+        &self,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        self.with(|database| {
+            let transaction = begin(database)?;
+            let value = write(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        if self.failed.load(Ordering::Acquire) {
+            self.reopen()?;
+        }
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let result = database.as_ref().ok_or(redb::Error::DatabaseClosed).and_then(act);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn reopen(&self) -> Result<(), redb::Error> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if self.failed.load(Ordering::Acquire) {
+            // The old one must be closed first: it holds a lock on the file.
+            *database = None;
+            *database = Some(open_database(&self.path)?);
+            self.failed.store(false, Ordering::Release);
+            tracing::warn!(index = %self.path.display(), "the index was opened anew after an error");
+        }
+        Ok(())
+    }
+
+    /// Reads one snapshot on a thread that may block.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let index = Arc::clone(self);
+        blocking(operation, move || index.view(read).map_err(|error| fault(operation, &error))).await
+    }
+}
+
+fn open_database(path: &std::path::Path) -> Result<Database, redb::Error> {
+    Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(redb::Durability::Immediate)?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// Makes the tables of a new index, and says which format it has.
+fn prepare(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = begin(database)?;
+    let found = {
+        let mut meta = transaction.open_table(tables::META)?;
+        let found = meta.get("format")?.map(|row| row.value());
+        match found {
+            Some(found) => found,
+            None => {
+                meta.insert("format", FORMAT)?;
+                FORMAT
+            }
+        }
+    };
+    if found == FORMAT {
+        transaction.open_table(tables::RESULTS)?;
+        transaction.open_table(tables::SETS)?;
+        transaction.open_table(tables::SET_RESULTS)?;
+        transaction.open_table(tables::REFERENCES)?;
+        transaction.open_table(tables::VISIBLE)?;
+        transaction.open_table(tables::LEASES)?;
+        transaction.commit()?;
+    }
+    Ok(found)
+}
+
+/// The fault that an error of redb is.
+pub(super) fn fault(operation: &'static str, error: &redb::Error) -> Fault {
+    match error {
+        redb::Error::Io(error) if is_full(error) => Fault::Full { operation },
+        other => Fault::Broken { operation, source: other.to_string().into() },
+    }
+}
+
+/// Runs `act` on a thread that may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    act: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::task::spawn_blocking(act).await {
+        Ok(result) => result,
+        Err(error) if error.is_cancelled() => Err(Fault::Unavailable { operation }),
+        Err(error) => Err(Fault::Broken { operation, source: Box::new(error) }),
+    }
+}

@@ -1,0 +1,154 @@
+//! Results as rows.
+
+use async_trait::async_trait;
+use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
+use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+
+use super::Embedded;
+use super::leases::remove_row;
+use super::tables::{
+    AFTER_SCOPES, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names,
+};
+use crate::fault::Fault;
+use crate::results::{Creation, Publication, Results, SetRow, StoredResult};
+
+#[async_trait]
+impl Results for Embedded {
+    async fn get(&self, scope: &Scope, action: ActionKey) -> Result<Option<StoredResult>, Fault> {
+        let scope = scope.clone();
+        let read = self.index.read("read a result", move |transaction| {
+            let results = transaction.open_table(RESULTS)?;
+            let row = results.get((scope.as_str(), action.as_bytes()))?;
+            row.map(|row| decode(row.value())).transpose()
+        });
+        read.await
+    }
+
+    async fn create(&self, scope: &Scope, publication: Publication) -> Result<Creation, Fault> {
+        let scope = scope.clone();
+        self.writer
+            .write("store a result", move |transaction| create(transaction, &scope, &publication))
+            .await
+    }
+
+    async fn sets(&self, scope: &Scope, unit: UnitKey) -> Result<Vec<SetRow>, Fault> {
+        let scope = scope.clone();
+        let read = self.index.read("read include sets", move |transaction| {
+            let (sets, results) = (transaction.open_table(SETS)?, transaction.open_table(SET_RESULTS)?);
+            let Some(row) = sets.get((scope.as_str(), unit.as_bytes()))? else { return Ok(Vec::new()) };
+            let mut rows = Vec::new();
+            for set in names(row.value()) {
+                let actions = results.get((scope.as_str(), unit.as_bytes(), &set))?;
+                let actions = actions.map(|row| names(row.value())).unwrap_or_default();
+                let actions = actions.into_iter().map(ActionKey::from_bytes).collect();
+                rows.push(SetRow { set: Digest::from_bytes(set), actions });
+            }
+            Ok(rows)
+        });
+        read.await
+    }
+
+    async fn unreferenced(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Fault> {
+        let read = self.index.read("read references", move |transaction| {
+            let references = transaction.open_table(REFERENCES)?;
+            let mut unreferenced = Vec::new();
+            for digest in digests {
+                let first = (digest.as_bytes(), "", &[0; 32]);
+                let end = (digest.as_bytes(), AFTER_SCOPES, &[0; 32]);
+                if references.range(first..end)?.next().transpose()?.is_none() {
+                    unreferenced.push(digest);
+                }
+            }
+            Ok(unreferenced)
+        });
+        read.await
+    }
+
+    async fn count(&self) -> Result<u64, Fault> {
+        self.index.read("count the results", |transaction| Ok(transaction.open_table(RESULTS)?.len()?)).await
+    }
+}
+
+/// The whole of a publication, as part of one transaction.
+fn create(
+    transaction: &WriteTransaction,
+    scope: &Scope,
+    publication: &Publication,
+) -> Result<Creation, redb::Error> {
+    let Publication { action, stored, instead_of, ends } = publication;
+    let before: Option<StoredResult> = {
+        let results = transaction.open_table(RESULTS)?;
+        let row = results.get((scope.as_str(), action.as_bytes()))?;
+        row.map(|row| decode(row.value())).transpose()?
+    };
+    match before {
+        Some(there) if instead_of.as_ref() != Some(&there) => {
+            return Ok(Creation::Exists(Box::new(there)));
+        }
+        Some(lost) => dereference(transaction, scope, *action, &lost)?,
+        None => {}
+    }
+    transaction
+        .open_table(RESULTS)?
+        .insert((scope.as_str(), action.as_bytes()), encode(stored)?.as_slice())?;
+    reference(transaction, scope, *action, stored)?;
+    learn(transaction, scope, *action, stored)?;
+    if let Some((claim, fence)) = ends {
+        remove_row(transaction, scope, *claim, *fence)?;
+    }
+    Ok(Creation::Created)
+}
+
+fn reference(
+    transaction: &WriteTransaction,
+    scope: &Scope,
+    action: ActionKey,
+    stored: &StoredResult,
+) -> Result<(), redb::Error> {
+    let mut references = transaction.open_table(REFERENCES)?;
+    for digest in stored.references(action) {
+        references.insert((digest.as_bytes(), scope.as_str(), action.as_bytes()), ())?;
+    }
+    Ok(())
+}
+
+fn dereference(
+    transaction: &WriteTransaction,
+    scope: &Scope,
+    action: ActionKey,
+    lost: &StoredResult,
+) -> Result<(), redb::Error> {
+    let mut references = transaction.open_table(REFERENCES)?;
+    for digest in lost.references(action) {
+        references.remove((digest.as_bytes(), scope.as_str(), action.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// Puts the result first under its set, and a set that is new to the unit before the others.
+fn learn(
+    transaction: &WriteTransaction,
+    scope: &Scope,
+    action: ActionKey,
+    stored: &StoredResult,
+) -> Result<(), redb::Error> {
+    let (unit, set) = (stored.unit.as_bytes(), stored.set.as_bytes());
+    let mut sets = transaction.open_table(SETS)?;
+    let mut set_results = transaction.open_table(SET_RESULTS)?;
+    let mut known = sets.get((scope.as_str(), unit))?.map(|row| names(row.value())).unwrap_or_default();
+    if !known.contains(set) {
+        known.insert(0, *set);
+        for oldest in known.split_off(MAX_SETS.min(known.len())) {
+            set_results.remove((scope.as_str(), unit, &oldest))?;
+        }
+        sets.insert((scope.as_str(), unit), known.concat().as_slice())?;
+    }
+    let key = (scope.as_str(), unit, set);
+    let mut actions = set_results.get(key)?.map(|row| names(row.value())).unwrap_or_default();
+    actions.retain(|known| known != action.as_bytes());
+    actions.insert(0, *action.as_bytes());
+    actions.truncate(MAX_RESULTS_PER_SET);
+    set_results.insert(key, actions.concat().as_slice())?;
+    Ok(())
+}

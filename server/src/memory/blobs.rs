@@ -1,0 +1,168 @@
+//! Blobs in memory, with a way to damage them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use pcmcache_shared::{Digest, Scope};
+
+use crate::blobs::{Blobs, Opened, Put, Sealed, Stage, Stat, Version};
+use crate::fault::Fault;
+
+/// Blobs in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryBlobs {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    copies: BTreeMap<Digest, Copied>,
+    promised: HashMap<(Scope, Digest), u64>,
+    versions: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Copied {
+    bytes: Bytes,
+    version: Version,
+}
+
+impl State {
+    fn place(&mut self, digest: Digest, bytes: Bytes) {
+        self.versions += 1;
+        let version = Version(Digest::of(self.versions.to_le_bytes()));
+        self.copies.insert(digest, Copied { bytes, version });
+    }
+
+    fn find(&self, scope: &Scope, digest: Digest) -> Option<MemoryOpened> {
+        let promised = *self.promised.get(&(scope.clone(), digest))?;
+        let copy = self.copies.get(&digest)?.clone();
+        Some(MemoryOpened { promised, copy })
+    }
+}
+
+impl MemoryBlobs {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the stored bytes behind the store's back, as a bad disk does. Says whether there were any.
+    pub fn damage(&self, digest: Digest, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut state = self.state();
+        let Some(copy) = state.copies.get(&digest) else { return false };
+        let mut bytes = copy.bytes.to_vec();
+        change(&mut bytes);
+        state.place(digest, bytes.into());
+        true
+    }
+}
+
+#[async_trait]
+impl Blobs for MemoryBlobs {
+    async fn stage(&self) -> Result<Box<dyn Stage>, Fault> {
+        Ok(Box::new(MemoryStage { store: self.clone(), bytes: BytesMut::new() }))
+    }
+
+    async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault> {
+        Ok(self.state().find(scope, digest).map(|opened| opened.stat()))
+    }
+
+    async fn open(&self, scope: &Scope, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
+        Ok(self.state().find(scope, digest).map(|opened| Box::new(opened) as Box<dyn Opened>))
+    }
+
+    async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, Fault> {
+        let mut state = self.state();
+        let same = state.copies.get(&digest).is_some_and(|copy| copy.version == version);
+        if same {
+            state.copies.remove(&digest);
+        }
+        Ok(same)
+    }
+
+    async fn list(&self, shard: u8) -> Result<Vec<Digest>, Fault> {
+        let first = |digest: &&Digest| digest.as_bytes().first() == Some(&shard);
+        Ok(self.state().copies.keys().filter(first).copied().collect())
+    }
+
+    async fn remove(&self, digests: &[Digest]) -> Result<(), Fault> {
+        let mut state = self.state();
+        state.copies.retain(|digest, _| !digests.contains(digest));
+        state.promised.retain(|(_, digest), _| !digests.contains(digest));
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryStage {
+    store: MemoryBlobs,
+    bytes: BytesMut,
+}
+
+#[async_trait]
+impl Stage for MemoryStage {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, Fault> {
+        let bytes = self.bytes.freeze();
+        Ok(Box::new(MemorySealed { store: self.store, digest: Digest::of(&bytes), bytes }))
+    }
+}
+
+#[derive(Debug)]
+struct MemorySealed {
+    store: MemoryBlobs,
+    digest: Digest,
+    bytes: Bytes,
+}
+
+#[async_trait]
+impl Sealed for MemorySealed {
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn commit(self: Box<Self>, scope: &Scope) -> Result<Put, Fault> {
+        let mut state = self.store.state();
+        let size = self.bytes.len() as u64;
+        state.place(self.digest, self.bytes);
+        match state.promised.insert((scope.clone(), self.digest), size) {
+            Some(_) => Ok(Put::Existed),
+            None => Ok(Put::Stored),
+        }
+    }
+}
+
+/// A copy that was opened; it shares the bytes, and what happens to the store does not reach it.
+#[derive(Debug)]
+struct MemoryOpened {
+    promised: u64,
+    copy: Copied,
+}
+
+#[async_trait]
+impl Opened for MemoryOpened {
+    fn stat(&self) -> Stat {
+        Stat { size: self.copy.bytes.len() as u64, promised: self.promised, version: self.copy.version }
+    }
+
+    async fn read(&self, offset: u64, at_most: usize) -> Result<Bytes, Fault> {
+        let length = self.copy.bytes.len();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(length);
+        let end = start.saturating_add(at_most).min(length);
+        Ok(self.copy.bytes.slice(start..end))
+    }
+
+    async fn version(&self) -> Result<Version, Fault> {
+        Ok(self.copy.version)
+    }
+}

@@ -1,0 +1,190 @@
+//! Leases in memory: who holds what, until when. The embedded store keeps its live leases here too, and adds a row
+//! for each grant.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pcmcache_shared::{Claim, Fence, Scope};
+
+use crate::clock::{Clock, Moment};
+use crate::fault::Fault;
+use crate::leases::{Ask, Grant, Lease, Leases, MAX_LEASES, RESTART_GRACE};
+
+/// Leases in memory.
+#[derive(Debug)]
+pub struct MemoryLeases {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    leases: HashMap<(Scope, Claim), Held>,
+    last_fence: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    fence: Fence,
+    ask: Ask,
+    /// When it ends without a renewal.
+    deadline: Moment,
+    /// When it ends however often it is renewed.
+    end: Moment,
+}
+
+impl Held {
+    fn new(fence: Fence, ask: Ask, now: Moment, lives: Duration) -> Self {
+        let end = now + ask.at_most;
+        Self { fence, ask, deadline: (now + lives).min(end), end }
+    }
+
+    /// What others may see of it, if it lives.
+    fn lease(&self, now: Moment) -> Option<Lease> {
+        let expires_in = Some(self.deadline.since(now)).filter(|left| !left.is_zero())?;
+        Some(Lease {
+            fence: self.fence,
+            secret: self.ask.secret.clone(),
+            request_id: self.ask.request_id.clone(),
+            holder: self.ask.holder.clone(),
+            expected: self.ask.expected,
+            expires_in,
+        })
+    }
+}
+
+impl MemoryLeases {
+    /// No leases yet; deadlines are of this clock.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lease, if it is this grant and lives.
+    fn living<T>(&self, at: (&Scope, Claim, Fence), act: impl FnOnce(&mut Held, Moment) -> T) -> Option<T> {
+        let (scope, claim, fence) = at;
+        let now = self.clock.now();
+        let mut state = self.state();
+        let held = state.leases.get_mut(&(scope.clone(), claim))?;
+        if held.fence != fence {
+            return None;
+        }
+        held.lease(now)?;
+        Some(act(held, now))
+    }
+
+    /// Takes in a lease that an earlier process granted: it lives for [`RESTART_GRACE`].
+    pub(crate) fn restore(&self, scope: Scope, claim: Claim, fence: Fence, ask: Ask) {
+        let held = Held::new(fence, ask, self.clock.now(), RESTART_GRACE);
+        self.state().leases.insert((scope, claim), held);
+    }
+
+    /// The next fence is above this one.
+    pub(crate) fn fence_at_least(&self, fence: Fence) {
+        let mut state = self.state();
+        state.last_fence = state.last_fence.max(fence.0);
+    }
+
+    pub(crate) fn grant_now(&self, scope: &Scope, claim: Claim, ask: Ask) -> Grant {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let key = (scope.clone(), claim);
+        let before = state.leases.get(&key);
+        if let Some(lease) = before.and_then(|held| held.lease(now)) {
+            return Grant::Held(lease);
+        }
+        let took_over = before.is_some();
+        if !took_over && state.leases.len() >= MAX_LEASES {
+            return Grant::Crowded;
+        }
+        state.last_fence += 1;
+        let ttl = ask.ttl;
+        let held = Held::new(Fence(state.last_fence), ask, now, ttl);
+        let lease = held.lease(now);
+        state.leases.insert(key, held);
+        match lease {
+            Some(lease) => Grant::New { lease, took_over },
+            None => Grant::Crowded,
+        }
+    }
+
+    pub(crate) fn current_now(&self, scope: &Scope, claim: Claim) -> Option<Lease> {
+        let now = self.clock.now();
+        self.state().leases.get(&(scope.clone(), claim))?.lease(now)
+    }
+
+    pub(crate) fn extend_now(
+        &self,
+        scope: &Scope,
+        claim: Claim,
+        fence: Fence,
+        ttl: Duration,
+    ) -> Option<Duration> {
+        self.living((scope, claim, fence), |held, now| {
+            held.deadline = (now + ttl).min(held.end);
+            held.deadline.since(now)
+        })
+    }
+
+    pub(crate) fn shrink_now(&self, scope: &Scope, claim: Claim, fence: Fence, to: Duration) {
+        self.living((scope, claim, fence), |held, now| held.deadline = held.deadline.min(now + to));
+    }
+
+    pub(crate) fn end_now(&self, scope: &Scope, claim: Claim, fence: Fence) -> bool {
+        let lived = self.living((scope, claim, fence), |_, _| ()).is_some();
+        let mut state = self.state();
+        let key = (scope.clone(), claim);
+        if state.leases.get(&key).is_some_and(|held| held.fence == fence) {
+            state.leases.remove(&key);
+        }
+        lived
+    }
+
+    pub(crate) fn forget_expired_now(&self) -> Vec<(Scope, Claim, Fence)> {
+        let now = self.clock.now();
+        self.state()
+            .leases
+            .extract_if(|_, held| held.deadline <= now)
+            .map(|((scope, claim), held)| (scope, claim, held.fence))
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Leases for MemoryLeases {
+    async fn grant(&self, scope: &Scope, claim: Claim, ask: Ask) -> Result<Grant, Fault> {
+        Ok(self.grant_now(scope, claim, ask))
+    }
+
+    async fn current(&self, scope: &Scope, claim: Claim) -> Result<Option<Lease>, Fault> {
+        Ok(self.current_now(scope, claim))
+    }
+
+    async fn extend(
+        &self,
+        scope: &Scope,
+        claim: Claim,
+        fence: Fence,
+        ttl: Duration,
+    ) -> Result<Option<Duration>, Fault> {
+        Ok(self.extend_now(scope, claim, fence, ttl))
+    }
+
+    async fn shrink(&self, scope: &Scope, claim: Claim, fence: Fence, to: Duration) -> Result<(), Fault> {
+        self.shrink_now(scope, claim, fence, to);
+        Ok(())
+    }
+
+    async fn end(&self, scope: &Scope, claim: Claim, fence: Fence) -> Result<bool, Fault> {
+        Ok(self.end_now(scope, claim, fence))
+    }
+
+    async fn forget_expired(&self) -> Result<usize, Fault> {
+        Ok(self.forget_expired_now().len())
+    }
+}
