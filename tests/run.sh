@@ -2,7 +2,7 @@
 # Builds everything and runs every test. Sets up what the tests need (see deploy/toolchain.sh).
 #
 #     tests/run.sh                        all tests
-#     tests/run.sh ARGS...                what `cargo test --workspace` takes: -p CRATE, a test's name, -- --nocapture
+#     tests/run.sh ARGS...                what `cargo test` takes: -p CRATE, --test FILE, a test's name, -- --nocapture
 #
 # The tests find the tools by PATH, and by what is exported here.
 set -euo pipefail
@@ -19,6 +19,7 @@ PCMCACHE_TEST_CLANG=$(command -v "clang++-$toolchain_clang")
 PCMCACHE_TEST_SCHEMATHESIS=$(command -v schemathesis)
 export PCMCACHE_TEST_CMAKE PCMCACHE_TEST_NINJA PCMCACHE_TEST_CLANG PCMCACHE_TEST_SCHEMATHESIS
 
-# First the programs: the end-to-end tests run them, and cargo builds for a test only its own crate's.
+# What no test runs must build too.
 cargo build --workspace --locked
-exec cargo test --workspace --locked "$@"
+# In this directory that means all of the workspace, unless the arguments name a crate with -p.
+exec cargo test --locked "$@"
