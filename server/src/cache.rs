@@ -1,25 +1,39 @@
 //! Every rule of the server lives here: who gets a lease, what may be published, what is served. The back ends
 //! below hold what they are given; HTTP above reads and writes and decides nothing.
+//!
+//! Safety rests on digests and create-once results, which the back ends keep; what is in memory here (who waits, which
+//! stream holds what, what failed, what is pinned) saves work, and a kill loses it at the cost of some.
+
 mod acquire;
 mod counters;
 mod error;
+mod failures;
+mod holds;
+mod lease;
+mod look;
+mod lookup;
+mod pins;
+mod publish;
 mod read;
 mod upload;
+mod verified;
+mod waiters;
 
 use std::sync::Arc;
 
-use pcmcache_shared::api::KeyedResult;
-use pcmcache_shared::api::acquire::AcquireRequest;
-use pcmcache_shared::api::actions::PublishRequest;
-use pcmcache_shared::api::leases::{Hold, ReleaseRequest, Renewed};
-use pcmcache_shared::api::lookup::{LookupAnswer, LookupRequest};
-use pcmcache_shared::{ActionKey, Claim, Digest, Scope};
-
 pub use self::acquire::AcquireStream;
+use self::counters::Counters;
 pub use self::counters::Snapshot;
 pub use self::error::CacheError;
+use self::failures::Failures;
+use self::holds::Holds;
+pub use self::lease::{MAX_HOLD, MIN_HOLD};
+use self::pins::Pins;
+pub use self::publish::Published;
 pub use self::read::{BlobRead, ByteStream};
 pub use self::upload::{Upload, Uploaded};
+use self::verified::Verified;
+use self::waiters::Waiters;
 use crate::blobs::Blobs;
 use crate::clock::{Clock, Entropy};
 use crate::leases::Leases;
@@ -58,24 +72,30 @@ pub struct Rooms {
 /// The cache: see the module.
 #[derive(Debug)]
 pub struct Cache {
-    rooms: Rooms,
+    pub(crate) rooms: Rooms,
+    pub(crate) pins: Pins,
+    pub(crate) counters: Counters,
     limits: Limits,
-    counters: counters::Counters,
-}
-
-/// What a publish did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// It is the result of its key now.
-    Stored,
-    /// The same outputs were there.
-    Same,
+    verified: Verified,
+    waiters: Arc<Waiters>,
+    holds: Arc<Holds>,
+    failures: Failures,
 }
 
 impl Cache {
-    /// A cache over these rooms.
+    /// A cache over these rooms. Everything that is stored counts as pinned for its first ten minutes.
     pub fn new(rooms: Rooms, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { rooms, limits, counters: counters::Counters::default() })
+        let clock = || Arc::clone(&rooms.clock);
+        Arc::new(Self {
+            pins: Pins::new(clock()),
+            counters: Counters::default(),
+            limits,
+            verified: Verified::default(),
+            waiters: Waiters::new(limits.max_waiters),
+            holds: Arc::default(),
+            failures: Failures::new(clock()),
+            rooms,
+        })
     }
 
     /// What happened since the start.
@@ -83,97 +103,22 @@ impl Cache {
         self.counters.snapshot()
     }
 
+    /// How many acquires wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiters.waiting()
+    }
+
     /// How many results there are, over all scopes. That it answers shows that the store does.
     pub async fn results(&self) -> Result<u64, CacheError> {
         Ok(self.rooms.results.count().await?)
     }
+}
 
-    /// Looks, and if nothing is there, gets the right to build it or waits for who has.
-    pub async fn acquire(
-        self: &Arc<Self>,
-        scope: &Scope,
-        request: AcquireRequest,
-    ) -> Result<AcquireStream, CacheError> {
-        let _ = (scope, request, self.limits);
-        Err(CacheError::NoLease)
-    }
-
-    /// The holder is alive.
-    pub async fn renew(&self, scope: &Scope, claim: Claim, hold: &Hold) -> Result<Renewed, CacheError> {
-        let _ = (scope, claim, hold);
-        Err(CacheError::NoLease)
-    }
-
-    /// The holder gives the lease back without a result.
-    pub async fn release(
-        self: &Arc<Self>,
-        scope: &Scope,
-        claim: Claim,
-        request: &ReleaseRequest,
-    ) -> Result<(), CacheError> {
-        let _ = (scope, claim, request);
-        Err(CacheError::NoLease)
-    }
-
-    /// Publishes.
-    pub async fn publish(
-        self: &Arc<Self>,
-        scope: &Scope,
-        key: ActionKey,
-        request: PublishRequest,
-    ) -> Result<Published, CacheError> {
-        let _ = (scope, key, request);
-        Err(CacheError::NoLease)
-    }
-
-    /// The result of a key, if there is one that may answer.
-    pub async fn result(
-        self: &Arc<Self>,
-        scope: &Scope,
-        key: ActionKey,
-    ) -> Result<Option<KeyedResult>, CacheError> {
-        let _ = (scope, key);
-        Err(CacheError::NoLease)
-    }
-
-    /// What there is of many units and actions.
-    pub async fn lookup(
-        self: &Arc<Self>,
-        scope: &Scope,
-        request: &LookupRequest,
-    ) -> Result<LookupAnswer, CacheError> {
-        let _ = (scope, request);
-        Err(CacheError::NoLease)
-    }
-
-    /// Begins an upload of `length` bytes; dropped before its finish, nothing of it is left.
-    pub async fn begin_upload(
-        self: &Arc<Self>,
-        scope: &Scope,
-        digest: Digest,
-        length: u64,
-    ) -> Result<Upload, CacheError> {
-        let _ = (scope, digest, length);
-        Err(CacheError::NoLease)
-    }
-
-    /// Opens a blob.
-    pub async fn open_blob(
-        self: &Arc<Self>,
-        scope: &Scope,
-        digest: Digest,
-    ) -> Result<Option<BlobRead>, CacheError> {
-        let _ = (scope, digest);
-        Err(CacheError::NoLease)
-    }
-
-    /// The size of a blob that is there, and will be for ten minutes at least.
-    pub async fn has_blob(
-        self: &Arc<Self>,
-        scope: &Scope,
-        digest: Digest,
-    ) -> Result<Option<u64>, CacheError> {
-        let _ = (scope, digest);
-        Err(CacheError::NoLease)
-    }
+/// Runs `act` to its end, also where whoever asked for it goes away meanwhile.
+async fn on_its_own<T: Send + 'static>(
+    operation: &'static str,
+    act: impl Future<Output = Result<T, CacheError>> + Send + 'static,
+) -> Result<T, CacheError> {
+    // It ends otherwise only with the runtime.
+    tokio::spawn(act).await.unwrap_or(Err(CacheError::Unavailable { operation }))
 }

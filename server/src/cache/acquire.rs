@@ -1,19 +1,249 @@
-//! (being written)
+//! Acquire: look, and if nothing is there, get the right to build it or wait for who has.
+//!
+//! Each request runs as a task of its own that feeds the stream, so that one whose client reads slowly still acts
+//! when it is woken. The stream's end is how the task learns that the client went away.
+
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::Stream;
-use pcmcache_shared::api::acquire::AcquireLine;
+use pcmcache_shared::Scope;
+use pcmcache_shared::api::acquire::{AcquireLine, AcquireRequest, AloneReason};
+use pcmcache_shared::api::limits;
+use tokio::sync::futures::Notified;
+use tokio::sync::mpsc;
+
+use super::holds::Holding;
+use super::look::{Granted, Look};
+use super::waiters::{ScopedClaim, Waiter};
+use super::{Cache, CacheError};
+use crate::clock::Moment;
+use crate::leases::Lease;
+
+/// Lines that wait for a client to read them. A `busy` line too many is dropped; the last line never is.
+const LINES: usize = 4;
 
 /// The lines of an answer to acquire. After a grant that was asked for with `hold`, it stays open until the lease ends.
 /// Dropping it is how a client goes away: a waiter leaves its queue, a held lease's deadline shrinks to the grace.
 #[derive(Debug)]
-pub struct AcquireStream {}
+pub struct AcquireStream {
+    first: Option<AcquireLine>,
+    rest: mpsc::Receiver<Result<AcquireLine, CacheError>>,
+}
 
 impl Stream for AcquireStream {
     type Item = AcquireLine;
 
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<AcquireLine>> {
-        Poll::Ready(None)
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AcquireLine>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        // An error after the first line ends the stream, which a client takes for the end of its wait.
+        self.rest.poll_recv(context).map(|line| line.and_then(Result::ok))
     }
+}
+
+impl Cache {
+    /// Looks, and if nothing is there, gets the right to build it or waits for who has.
+    pub async fn acquire(
+        self: &Arc<Self>,
+        scope: &Scope,
+        request: AcquireRequest,
+    ) -> Result<AcquireStream, CacheError> {
+        check(&request)?;
+        let (lines, mut rest) = mpsc::channel(LINES);
+        let wait = Duration::from_millis(request.wait_ms).min(limits::MAX_WAIT);
+        let until = self.rooms.clock.now() + wait;
+        let acquisition =
+            Acquisition { cache: Arc::clone(self), scope: scope.clone(), request, until, lines };
+        tokio::spawn(acquisition.run());
+        match rest.recv().await {
+            Some(Ok(first)) => Ok(AcquireStream { first: Some(first), rest }),
+            Some(Err(error)) => Err(error),
+            None => Err(CacheError::Unavailable { operation: "acquire" }),
+        }
+    }
+}
+
+/// Refuses what no client sends.
+fn check(request: &AcquireRequest) -> Result<(), CacheError> {
+    let bad = |what: &str| Err(CacheError::BadRequest(what.to_owned()));
+    let id = request.request_id.as_bytes();
+    if id.is_empty()
+        || id.len() > limits::MAX_NAME
+        || !id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    {
+        return bad("a request id is 1 to 128 letters, digits and '-'");
+    }
+    if request.holder.len() > limits::MAX_NAME {
+        return bad("a holder's name has at most 128 bytes");
+    }
+    if request.known.len() > limits::MAX_SETS {
+        return bad("a request knows at most 8 include sets");
+    }
+    Ok(())
+}
+
+/// One request for a claim, from its first look to its last line.
+struct Acquisition {
+    cache: Arc<Cache>,
+    scope: Scope,
+    request: AcquireRequest,
+    /// When its wait is over.
+    until: Moment,
+    lines: mpsc::Sender<Result<AcquireLine, CacheError>>,
+}
+
+/// Why a wait ended.
+enum Waited {
+    /// It is time to look again.
+    Woken,
+    /// As long as the client would.
+    Over,
+    /// The client went away.
+    Gone,
+}
+
+impl Acquisition {
+    async fn run(self) {
+        let mut place: Option<Waiter> = None;
+        let mut next_busy = None;
+        loop {
+            // Armed before looking: a wake-up between the look and the wait is not lost.
+            let bell = place.as_ref().map(Waiter::bell).unwrap_or_default();
+            let mut rung = std::pin::pin!(bell.notified());
+            rung.as_mut().enable();
+            let looked = self.cache.rooms.clock.now();
+            let (at, lease) = match self.cache.look(&self.scope, &self.request).await {
+                Ok(Look::Answer(line)) => return self.say(line).await,
+                Ok(Look::Granted(granted)) => {
+                    if let Some(place) = place.take() {
+                        place.leave_with_lease();
+                    }
+                    return self.hold(granted).await;
+                }
+                Ok(Look::Busy(at, lease)) => (at, lease),
+                Err(error) => {
+                    tracing::warn!(scope = %self.scope, %error, "an acquire failed");
+                    let _ = self.lines.send(Err(error)).await;
+                    return;
+                }
+            };
+            let is_first = next_busy.is_none();
+            let next_busy = next_busy.get_or_insert_with(|| self.say_busy(&lease));
+            if self.request.wait_ms == 0 {
+                return;
+            }
+            if !place.as_ref().is_some_and(|place| place.is_at(&at)) {
+                place = self.cache.waiters.enter(&at);
+                if place.is_none() {
+                    return self.say_alone(AloneReason::Crowded).await;
+                }
+                if is_first {
+                    self.cache.counters.waited.one();
+                }
+                // Nobody rang for this place before it was taken; so look once more.
+                continue;
+            }
+            match self.wait(rung, &lease, looked + lease.expires_in, next_busy).await {
+                Waited::Woken => {}
+                Waited::Over | Waited::Gone => return,
+            }
+        }
+    }
+
+    /// Waits until there is reason to look again; says that it does every now and then.
+    async fn wait(
+        &self,
+        mut rung: Pin<&mut Notified<'_>>,
+        lease: &Lease,
+        lease_ends: Moment,
+        next_busy: &mut Moment,
+    ) -> Waited {
+        let clock = &self.cache.rooms.clock;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.lines.closed() => return Waited::Gone,
+                () = rung.as_mut() => return Waited::Woken,
+                // Either it was renewed, or it is time to take over.
+                () = clock.sleep_until(lease_ends) => return Waited::Woken,
+                () = clock.sleep_until(self.until) => return Waited::Over,
+                () = clock.sleep_until(*next_busy) => *next_busy = self.say_busy(lease),
+            }
+        }
+    }
+
+    /// Says that someone else builds it. Returns when to say so again.
+    fn say_busy(&self, lease: &Lease) -> Moment {
+        let expected_ms = lease.expected.map(millis);
+        let line = AcquireLine::Busy { expected_ms, holder: lease.holder.clone() };
+        // Who does not read need not hear it.
+        let _ = self.lines.try_send(Ok(line));
+        self.cache.rooms.clock.now() + limits::BUSY_EVERY
+    }
+
+    async fn say_alone(&self, reason: AloneReason) {
+        self.cache.counters.alone.one();
+        self.say(AcquireLine::Alone { reason }).await;
+    }
+
+    async fn say(&self, line: AcquireLine) {
+        let _ = self.lines.send(Ok(line)).await;
+    }
+
+    /// Hands the lease over, and holds it for as long as the stream is open.
+    async fn hold(self, granted: Granted) {
+        let Granted { at, lease } = granted;
+        let holding = self.request.hold.then(|| self.cache.holds.take(&at, lease.fence));
+        let line = AcquireLine::Granted {
+            claim: at.1,
+            fence: lease.fence,
+            secret: lease.secret.clone(),
+            ttl_ms: millis(limits::LEASE_TTL),
+            expected_ms: lease.expected.map(millis),
+        };
+        let heard = self.lines.send(Ok(line)).await.is_ok();
+        let ended = match holding {
+            Some(holding) if heard => self.hold_while_open(&at, holding).await,
+            Some(_) | None if heard => Ok(()),
+            // Nobody heard of this grant, so nobody will use it.
+            Some(_) | None => self.cache.drop_lease(&at, lease.fence, Duration::ZERO).await,
+        };
+        if let Err(error) = ended {
+            tracing::warn!(scope = %at.0, %error, "the deadline of a dropped lease could not be moved");
+        }
+    }
+
+    /// Returns when the lease ended, or when the client went away; then it lives for the grace only.
+    async fn hold_while_open(&self, at: &ScopedClaim, holding: Holding) -> Result<(), CacheError> {
+        let (clock, leases) = (&self.cache.rooms.clock, &self.cache.rooms.leases);
+        let fence = holding.fence();
+        loop {
+            let looked = clock.now();
+            let current = leases.current(&at.0, at.1).await?;
+            let Some(lease) = current.filter(|lease| lease.fence == fence) else { return Ok(()) };
+            let lease_ends = looked + lease.expires_in;
+            tokio::select! {
+                biased;
+                () = holding.over() => return Ok(()),
+                () = self.lines.closed() => {
+                    self.cache.counters.dropped_holds.one();
+                    self.cache.drop_lease(at, fence, limits::GRACE).await?;
+                    if holding.is_over() {
+                        // Another stream of the same request took the hold at that very moment.
+                        leases.extend(&at.0, at.1, fence, limits::LEASE_TTL).await?;
+                    }
+                    return Ok(());
+                }
+                () = clock.sleep_until(lease_ends) => {}
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,24 @@
-//! (being written)
+//! Uploads: nothing is visible before the last byte arrived, the hash matched, and all of it is durable.
+
+use std::sync::Arc;
+
 use bytes::Bytes;
+use pcmcache_shared::{Digest, Scope, failpoint};
 
-use super::CacheError;
+use super::{Cache, CacheError};
+use crate::blobs::{Put, Stage};
 
-/// An upload on its way.
+/// An upload on its way. Dropped before its finish, nothing of it is left.
 #[derive(Debug)]
-pub struct Upload {}
+#[must_use = "an upload that is not finished leaves nothing"]
+pub struct Upload {
+    cache: Arc<Cache>,
+    scope: Scope,
+    digest: Digest,
+    length: u64,
+    received: u64,
+    stage: Box<dyn Stage>,
+}
 
 /// What an upload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +29,55 @@ pub enum Uploaded {
     Existed,
 }
 
+impl Cache {
+    /// Begins an upload of `length` bytes.
+    pub async fn begin_upload(
+        self: &Arc<Self>,
+        scope: &Scope,
+        digest: Digest,
+        length: u64,
+    ) -> Result<Upload, CacheError> {
+        let limit = self.limits.max_blob;
+        if length > limit {
+            return Err(CacheError::TooLarge { length, limit });
+        }
+        let stage = self.rooms.blobs.stage().await?;
+        Ok(Upload { cache: Arc::clone(self), scope: scope.clone(), digest, length, received: 0, stage })
+    }
+}
+
 impl Upload {
     /// Appends a piece of the body.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), CacheError> {
-        drop(bytes);
-        Err(CacheError::NoLease)
+        self.received += bytes.len() as u64;
+        if self.received > self.length {
+            let declared = self.length;
+            return Err(CacheError::BadRequest(format!(
+                "the body is longer than the {declared} bytes it declared"
+            )));
+        }
+        Ok(self.stage.write(bytes).await?)
     }
 
-    /// Ends the body.
+    /// Ends the body. Returns once the blob is durable under its name.
     pub async fn finish(self) -> Result<Uploaded, CacheError> {
-        Err(CacheError::NoLease)
+        let Self { cache, scope, digest, length, received, stage } = self;
+        if received != length {
+            return Err(CacheError::ShortBody { declared: length, received });
+        }
+        let sealed = stage.seal().await?;
+        if sealed.digest() != digest {
+            cache.counters.digest_mismatches.one();
+            return Err(CacheError::DigestMismatch { declared: digest, actual: sealed.digest() });
+        }
+        cache.pins.pin([digest]).await;
+        let put = sealed.commit(&scope).await?;
+        failpoint!("upload.committed");
+        cache.counters.uploads.one();
+        cache.counters.uploaded_bytes.add(length);
+        match put {
+            Put::Stored => Ok(Uploaded::Stored),
+            Put::Existed => Ok(Uploaded::Existed),
+        }
     }
 }

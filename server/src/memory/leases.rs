@@ -100,7 +100,10 @@ impl MemoryLeases {
         }
         let took_over = before.is_some();
         if !took_over && state.leases.len() >= MAX_LEASES {
-            return Grant::Crowded;
+            state.leases.retain(|_, held| held.deadline > now);
+            if state.leases.len() >= MAX_LEASES {
+                return Grant::Crowded;
+            }
         }
         state.last_fence += 1;
         let ttl = ask.ttl;

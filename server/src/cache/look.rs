@@ -1,0 +1,199 @@
+//! One look of an acquire: what is there for the client now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, AloneReason};
+use pcmcache_shared::api::limits;
+use pcmcache_shared::{ActionKey, Claim, Fence, Scope, Secret};
+
+use super::lease::longest_hold;
+use super::waiters::ScopedClaim;
+use super::{Cache, CacheError};
+use crate::leases::{Ask, Grant, Lease};
+use crate::results::SetRow;
+
+/// What a look found.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// The last line of the answer.
+    Answer(AcquireLine),
+    /// The client has the lease.
+    Granted(Granted),
+    /// Someone else has it.
+    Busy(ScopedClaim, Lease),
+}
+
+/// A lease to hand over.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) at: ScopedClaim,
+    pub(super) lease: Lease,
+}
+
+impl Cache {
+    /// What there is; if there is nothing, the lease; if someone has it, who.
+    pub(super) async fn look(
+        self: &Arc<Self>,
+        scope: &Scope,
+        request: &AcquireRequest,
+    ) -> Result<Look, CacheError> {
+        if let Some(hit) = self.hit(scope, request).await? {
+            return Ok(self.answer(hit));
+        }
+        if request.mode == AcquireMode::Build
+            && let Some(granted) = self.resume(scope, request).await?
+        {
+            return Ok(Look::Granted(granted));
+        }
+        let rows = self.set_rows(scope, request.unit).await?;
+        if let Some(sets) = self.sets_to_learn(scope, request, &rows).await? {
+            return Ok(self.answer(sets));
+        }
+        let at = (scope.clone(), claim_of(request, &rows));
+        if let Some(reason) = self.failures.reason(&at) {
+            return Ok(self.alone(AloneReason::Released(reason)));
+        }
+        match request.mode {
+            AcquireMode::Watch => match self.rooms.leases.current(scope, at.1).await? {
+                Some(lease) => Ok(Look::Busy(at, lease)),
+                None => Ok(self.alone(AloneReason::Nobody)),
+            },
+            AcquireMode::Build => self.ask(at, request, &rows).await,
+        }
+    }
+
+    fn answer(&self, line: AcquireLine) -> Look {
+        match &line {
+            AcquireLine::Hit(_) => self.counters.hits.one(),
+            AcquireLine::Sets { .. } => self.counters.sets.one(),
+            AcquireLine::Alone { .. } => self.counters.alone.one(),
+            AcquireLine::Busy { .. } | AcquireLine::Granted { .. } => {}
+        }
+        Look::Answer(line)
+    }
+
+    fn alone(&self, reason: AloneReason) -> Look {
+        self.answer(AcquireLine::Alone { reason })
+    }
+
+    /// A result of one of the actions that the client would take.
+    async fn hit(
+        self: &Arc<Self>,
+        scope: &Scope,
+        request: &AcquireRequest,
+    ) -> Result<Option<AcquireLine>, CacheError> {
+        // A claim may be an action key; if it is a unit key, no result has it.
+        let claimed = ActionKey::from_bytes(*request.claim.as_bytes());
+        let known = request.known.iter().filter_map(|known| known.action).filter(|key| *key != claimed);
+        for key in known.chain([claimed]) {
+            if let Some(found) = self.keyed(scope, key).await? {
+                return Ok(Some(AcquireLine::Hit(found)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The grant that this very request got before: its answer was lost, or its stream, or the server was restarted.
+    async fn resume(
+        &self,
+        scope: &Scope,
+        request: &AcquireRequest,
+    ) -> Result<Option<Granted>, CacheError> {
+        let actions = request.known.iter().filter_map(|known| known.action).map(Claim::from);
+        for claim in [request.claim].into_iter().chain(actions) {
+            let Some(lease) = self.rooms.leases.current(scope, claim).await? else { continue };
+            if lease.request_id != request.request_id {
+                continue;
+            }
+            let extended = self.rooms.leases.extend(scope, claim, lease.fence, limits::LEASE_TTL).await?;
+            if extended.is_some() {
+                self.counters.resumed.one();
+                return Ok(Some(Granted { at: (scope.clone(), claim), lease }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn sets_to_learn(
+        self: &Arc<Self>,
+        scope: &Scope,
+        request: &AcquireRequest,
+        rows: &[SetRow],
+    ) -> Result<Option<AcquireLine>, CacheError> {
+        let is_known = |set| request.known.iter().any(|known| known.set == set);
+        let sets = self.unknown_sets(scope, rows, is_known).await?;
+        Ok(Some(sets).filter(|sets| !sets.is_empty()).map(|sets| AcquireLine::Sets { sets }))
+    }
+
+    /// Asks for the lease.
+    async fn ask(
+        self: &Arc<Self>,
+        at: ScopedClaim,
+        request: &AcquireRequest,
+        rows: &[SetRow],
+    ) -> Result<Look, CacheError> {
+        let (scope, claim) = &at;
+        let expected = self.expected(scope, rows).await?;
+        let secret = self.rooms.entropy.bytes();
+        let ask = Ask {
+            request_id: request.request_id.clone(),
+            holder: request.holder.clone(),
+            secret: Secret::from_random(secret.map_err(|error| CacheError::io("make a secret", error))?),
+            expected,
+            ttl: limits::LEASE_TTL,
+            at_most: longest_hold(expected),
+        };
+        let (lease, took_over) = match self.rooms.leases.grant(scope, *claim, ask).await? {
+            Grant::New { lease, took_over } => (lease, took_over),
+            Grant::Held(lease) => return Ok(Look::Busy(at, lease)),
+            Grant::Crowded => return Ok(self.alone(AloneReason::Crowded)),
+        };
+        // Between the look and the grant the last holder may have published: then there is nothing to build.
+        if let Some(line) = self.appeared(scope, request).await? {
+            self.drop_lease(&at, lease.fence, Duration::ZERO).await?;
+            return Ok(self.answer(line));
+        }
+        self.counters.granted.one();
+        self.counters.misses.one();
+        if took_over {
+            self.counters.taken_over.one();
+            tracing::info!(scope = %at.0, claim = %at.1, "a lease ran out and was granted to another");
+        }
+        Ok(Look::Granted(Granted { at, lease }))
+    }
+
+    async fn appeared(
+        self: &Arc<Self>,
+        scope: &Scope,
+        request: &AcquireRequest,
+    ) -> Result<Option<AcquireLine>, CacheError> {
+        if let Some(hit) = self.hit(scope, request).await? {
+            return Ok(Some(hit));
+        }
+        let rows = self.set_rows(scope, request.unit).await?;
+        self.sets_to_learn(scope, request, &rows).await
+    }
+
+    /// Lets the lease live for `grace` at most, and has one of those who wait for it see that.
+    pub(super) async fn drop_lease(
+        &self,
+        at: &ScopedClaim,
+        fence: Fence,
+        grace: Duration,
+    ) -> Result<(), CacheError> {
+        if grace.is_zero() {
+            self.rooms.leases.end(&at.0, at.1, fence).await?;
+        } else {
+            self.rooms.leases.shrink(&at.0, at.1, fence, grace).await?;
+        }
+        self.waiters.wake_one(at);
+        Ok(())
+    }
+}
+
+/// What the lease is on: the action under the unit's newest set, so that all who know it compete for one claim.
+fn claim_of(request: &AcquireRequest, rows: &[SetRow]) -> Claim {
+    let newest = rows.first().and_then(|row| request.known.iter().find(|known| known.set == row.set));
+    newest.and_then(|known| known.action).map_or(request.claim, Claim::from)
+}

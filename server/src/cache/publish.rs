@@ -1,0 +1,245 @@
+//! Publish: a result becomes the one answer of its key.
+//!
+//! Invariants: a result is stored once per scope and key; when it is, every blob it stands on is durable and pinned; its
+//! include set, its references and the end of its lease are in the same transaction. Crash story: killed before the
+//! transaction, there is no result and the holder publishes again; killed after it, the result is there, the lease is
+//! not, and the publish that is sent again finds the same outputs.
+
+use std::sync::Arc;
+
+use pcmcache_shared::api::actions::PublishRequest;
+use pcmcache_shared::{
+    ActionKey, ActionResult, Claim, Digest, Fence, IncludeSet, Recipe, Scope, UnitKey, failpoint,
+};
+
+use super::waiters::ScopedClaim;
+use super::{Cache, CacheError, on_its_own};
+use crate::leases::Lease;
+use crate::results::{Creation, Publication, StoredResult};
+
+/// What a publish did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// It is the result of its key now.
+    Stored,
+    /// The same outputs were there.
+    Same,
+}
+
+impl Cache {
+    /// Makes a result the one answer of its key, and wakes all who wait for it.
+    pub async fn publish(
+        self: &Arc<Self>,
+        scope: &Scope,
+        key: ActionKey,
+        request: PublishRequest,
+    ) -> Result<Published, CacheError> {
+        let (cache, scope) = (Arc::clone(self), scope.clone());
+        // To its end, also where the client goes away: once the result is stored its waiters must be woken.
+        on_its_own("publish a result", async move { cache.publish_to_the_end(&scope, key, request).await }).await
+    }
+
+    async fn publish_to_the_end(
+        self: &Arc<Self>,
+        scope: &Scope,
+        key: ActionKey,
+        request: PublishRequest,
+    ) -> Result<Published, CacheError> {
+        let unit = check(key, &request)?;
+        let own = self.own_lease(scope, &request).await?;
+        let before = self.stored(scope, key).await?;
+        if let Some((winner, true)) = before {
+            return self.settle(scope, key, unit, &request, own, winner.result).await;
+        }
+        self.require_blobs(scope, &request.result).await?;
+        self.refuse_if_leased(scope, key, &request).await?;
+        failpoint!("publish.checked");
+
+        let set = self.store_texts(scope, &request).await?;
+        failpoint!("publish.blobs");
+
+        let stored = StoredResult { result: request.result.clone(), unit, set };
+        let lost = before.map(|(lost, _)| lost);
+        let replaces = lost.is_some();
+        let publication = Publication { action: key, stored, instead_of: lost, ends: own };
+        match self.rooms.results.create(scope, publication).await? {
+            Creation::Created => {}
+            Creation::Exists(winner) => {
+                return self.settle(scope, key, unit, &request, own, winner.result).await;
+            }
+        }
+        failpoint!("publish.committed");
+        self.counters.published.one();
+        if replaces {
+            self.counters.replaced.one();
+            tracing::warn!(%scope, %key, "a result whose blobs were lost was replaced");
+        }
+
+        self.discharge(scope, &claims(key, unit, &request), own).await?;
+        failpoint!("publish.discharged");
+        Ok(Published::Stored)
+    }
+
+    /// There is a result already: the publisher learns whether it is the same, and its lease ends all the same.
+    async fn settle(
+        &self,
+        scope: &Scope,
+        key: ActionKey,
+        unit: UnitKey,
+        request: &PublishRequest,
+        own: Option<(Claim, Fence)>,
+        winner: ActionResult,
+    ) -> Result<Published, CacheError> {
+        self.discharge(scope, &claims(key, unit, request), own).await?;
+        if winner.same_outputs(&request.result) {
+            self.counters.published_same.one();
+            return Ok(Published::Same);
+        }
+        self.counters.diverged.one();
+        let (first, second) = (&winner.builder, &request.result.builder);
+        tracing::warn!(%scope, %key, first, second, "two builders made different outputs of one action");
+        Err(CacheError::Winner(Box::new(winner)))
+    }
+
+    /// The publisher's own lease, if it still lives.
+    async fn own_lease(
+        &self,
+        scope: &Scope,
+        request: &PublishRequest,
+    ) -> Result<Option<(Claim, Fence)>, CacheError> {
+        let current = self.rooms.leases.current(scope, request.claim).await?;
+        Ok(current.filter(|lease| is_own(lease, request)).map(|lease| (request.claim, lease.fence)))
+    }
+
+    /// While a lease lives only its holder publishes: it may have placed its outputs already.
+    async fn refuse_if_leased(
+        &self,
+        scope: &Scope,
+        key: ActionKey,
+        request: &PublishRequest,
+    ) -> Result<(), CacheError> {
+        for claim in [request.claim, key.into()] {
+            match self.rooms.leases.current(scope, claim).await? {
+                Some(lease) if !is_own(&lease, request) => {
+                    self.counters.lease_held.one();
+                    return Err(CacheError::LeaseHeld { holder: lease.holder });
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Every output is there, with the size the result names, and stays.
+    async fn require_blobs(&self, scope: &Scope, result: &ActionResult) -> Result<(), CacheError> {
+        let mut missing = Vec::new();
+        for output in &result.outputs {
+            match self.has_blob(scope, output.digest).await? {
+                Some(size) if size == output.size => {}
+                Some(size) => {
+                    let (role, named) = (output.role, output.size);
+                    let detail = format!("the {role} has {size} bytes, the result says {named}");
+                    return Err(CacheError::BadResult(detail));
+                }
+                None => missing.push(output.digest),
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(CacheError::Missing(missing)) }
+    }
+
+    /// Stores the recipe and the include set as blobs, durably. Returns the set's name.
+    async fn store_texts(
+        self: &Arc<Self>,
+        scope: &Scope,
+        request: &PublishRequest,
+    ) -> Result<Digest, CacheError> {
+        let recipe = self.store_text(scope, &request.recipe);
+        let (_, set) = tokio::try_join!(recipe, self.store_text(scope, &request.include_set))?;
+        Ok(set)
+    }
+
+    async fn store_text(self: &Arc<Self>, scope: &Scope, text: &str) -> Result<Digest, CacheError> {
+        let (digest, length) = (Digest::of(text), text.len() as u64);
+        // Read, not looked at: a damaged copy is replaced here, while the bytes are at hand.
+        if self.bytes(scope, digest, length).await?.is_none() {
+            let mut stage = self.rooms.blobs.stage().await?;
+            stage.write(text.to_owned().into()).await?;
+            stage.seal().await?.commit(scope).await?;
+        }
+        Ok(digest)
+    }
+
+    /// Ends the lease, and wakes all who wait for what was published: each looks again, for a set that it did not know
+    /// may give it another key.
+    async fn discharge(
+        &self,
+        scope: &Scope,
+        claims: &[Claim],
+        own: Option<(Claim, Fence)>,
+    ) -> Result<(), CacheError> {
+        if let Some((claim, fence)) = own {
+            self.rooms.leases.end(scope, claim, fence).await?;
+            self.holds.end(&(scope.clone(), claim), fence);
+        }
+        for claim in claims {
+            let at: ScopedClaim = (scope.clone(), *claim);
+            self.failures.forget(&at);
+            self.waiters.wake_all(&at);
+        }
+        Ok(())
+    }
+}
+
+/// Whom a result concerns: who waits for the claim it was built under, for its action, and for its unit.
+fn claims(key: ActionKey, unit: UnitKey, request: &PublishRequest) -> [Claim; 3] {
+    [request.claim, key.into(), unit.into()]
+}
+
+fn is_own(lease: &Lease, request: &PublishRequest) -> bool {
+    let hold = request.lease.as_ref();
+    hold.is_some_and(|hold| hold.fence == lease.fence && lease.secret.matches(&hold.secret))
+}
+
+/// Refuses what contradicts its key or itself; gives the unit of what does not.
+fn check(key: ActionKey, request: &PublishRequest) -> Result<UnitKey, CacheError> {
+    fn bad(error: impl std::fmt::Display) -> CacheError {
+        CacheError::BadResult(error.to_string())
+    }
+    request.result.check().map_err(bad)?;
+    let recipe = Recipe::parse(request.recipe.clone()).map_err(bad)?;
+    if recipe.action_key() != key {
+        return Err(bad("the recipe's hash is not the action key"));
+    }
+    IncludeSet::parse(&request.include_set).map_err(bad)?;
+    if !is_recipe_over(recipe.text(), &request.include_set) {
+        return Err(bad("the recipe is not one over the include set"));
+    }
+    Ok(recipe.unit_key())
+}
+
+/// Whether what the recipe learnt is what the set names: the set's lines, in the set's order, with digests.
+fn is_recipe_over(recipe: &str, set: &str) -> bool {
+    let learnt = recipe.split_once("\n\n").map_or("", |(_, learnt)| learnt);
+    let named = learnt.lines().map(|line| match line.split_once(' ') {
+        Some(("absent", _)) => Some(line.to_owned()),
+        Some((kind, rest)) => rest.split_once(' ').map(|(_, name)| format!("{kind} {name}")),
+        None => None,
+    });
+    named.eq(set.lines().map(|line| Some(line.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_over_its_own_set_only() {
+        let (d, set) = (Digest::of("d"), "absent /a\nbmi m\nfile /b c\n");
+        let recipe = format!("schema 1\narg x\n\nabsent /a\nbmi {d} m\nfile {d} /b c\n");
+        assert!(is_recipe_over(&recipe, set));
+        assert!(is_recipe_over("schema 1\n\n", ""));
+        for other in ["", "absent /a\n", "absent /a\nbmi n\nfile /b c\n", "bmi m\nfile /b c\nfile /d\n"] {
+            assert!(!is_recipe_over(&recipe, other), "{other}");
+        }
+    }
+}
