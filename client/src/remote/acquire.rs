@@ -355,6 +355,30 @@ mod tests {
     }
 
     #[test]
+    fn each_restart_gets_its_own_patience_and_no_more() {
+        let restart = || RemoteError::broken(DURING, "cut");
+        let mut wait = Wait::new(Deadlines { restart: Duration::from_secs(5), ..short() }, 60_000);
+        assert!(!wait.outlives(&restart()), "nobody was seen building");
+        wait.go_on(None);
+        assert!(wait.outlives(&restart()));
+        assert!(!wait.outlives(&RemoteError::silent(DURING)));
+        wait.away_since = wait.started.checked_sub(Duration::from_secs(6));
+        assert!(!wait.outlives(&restart()));
+        wait.go_on(None);
+        assert!(wait.outlives(&restart()));
+    }
+
+    #[test]
+    fn a_server_that_is_busy_beyond_the_wait_is_left() {
+        let mut wait = Wait::new(short(), 0);
+        assert!(!wait.is_over(), "a hit is a hit, however short the wait");
+        assert!(wait.go_on(None).is_some());
+        assert!(wait.is_over());
+        wait.until = wait.started.checked_sub(Duration::from_secs(60)).unwrap();
+        assert_eq!(wait.go_on(None), None);
+    }
+
+    #[test]
     fn a_waiter_outlives_a_restart() {
         let first = Fake::start(|_, peer| {
             peer.chunked(200);

@@ -157,7 +157,11 @@ impl Fake {
 
     /// A client of it, with short deadlines.
     pub(super) fn remote(&self) -> Remote {
-        Remote::with_deadlines(settings(self.address), short()).unwrap()
+        self.remote_with(short())
+    }
+
+    pub(super) fn remote_with(&self, deadlines: Deadlines) -> Remote {
+        Remote::with_deadlines(settings(self.address), deadlines).unwrap()
     }
 }
 

@@ -335,12 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn a_definite_no_loses_it() {
+    fn a_definite_no_loses_it_long_before_it_ran_out() {
         let fake = Fake::start(|request, peer| {
-            if request.line.starts_with(RENEW) {
-                peer.problem(&Problem::new(Code::NoLease, ""));
+            if request.line.starts_with(ACQUIRE) {
+                peer.chunked(200);
+                peer.line(&granted(60_000));
+                peer.hang();
             } else {
-                good(request, peer);
+                peer.problem(&Problem::new(Code::NoLease, ""));
             }
         });
         let remote = fake.remote();

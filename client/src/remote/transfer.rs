@@ -138,7 +138,8 @@ async fn stalled(server: &Server, size: u64, moved: &AtomicU64) {
 mod tests {
     use std::time::Duration;
 
-    use super::super::fake::{Fake, Peer, is_silent, never};
+    use super::super::fake::{Fake, Peer, is_silent, never, short};
+    use super::super::server::Deadlines;
     use super::*;
 
     const BLOB: &[u8] = b"the bytes of a module";
@@ -180,7 +181,9 @@ mod tests {
 
     #[test]
     fn a_short_blob_is_damage_however_it_is_short() {
-        assert!(is_damaged(fetched(|peer| peer.body(200, &BLOB[1..]))));
+        let declared = fetched(|peer| peer.body(200, &BLOB[1..]));
+        assert!(declared.1.is_empty(), "what declares another size is not even begun");
+        assert!(is_damaged(declared));
         assert!(is_damaged(fetched(|peer| {
             peer.head(200, &format!("content-length: {}\r\n", BLOB.len()));
             peer.raw(&BLOB[1..]);
@@ -222,6 +225,21 @@ mod tests {
         assert!(is_silent(&result.unwrap_err()));
         assert!(!bytes.is_empty());
         assert!(is_silent(&fetched(Peer::hang).0.unwrap_err()));
+    }
+
+    #[test]
+    fn a_pause_is_cut_long_before_the_whole_is_due() {
+        let fake = Fake::start(|_, peer| {
+            peer.head(200, &format!("content-length: {}\r\n", BLOB.len()));
+            peer.raw(&BLOB[..5]);
+            peer.hang();
+        });
+        let patient = Deadlines { answer: Duration::from_secs(60), ..short() };
+        let started = Instant::now();
+        let result =
+            fake.remote_with(patient).fetch(Digest::of(BLOB), BLOB.len() as u64, &mut io::sink(), &never);
+        assert!(is_silent(&result.unwrap_err()));
+        assert!(started.elapsed() < Duration::from_secs(15));
     }
 
     #[test]
