@@ -157,7 +157,8 @@ mod tests {
     fn the_flags_are_well_formed_and_each_has_its_variable() {
         let command = Config::command();
         command.clone().debug_assert();
-        for flag in command.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str()))
+        for flag in
+            command.get_arguments().filter(|flag| !["help", "version"].contains(&flag.get_id().as_str()))
         {
             let variable = format!("PCMCACHE_SERVER_{}", flag.get_id().as_str().to_uppercase());
             assert_eq!(flag.get_env().unwrap(), variable.as_str());
@@ -180,7 +181,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("1k", 1024), ("512M", 512 << 20), ("2GiB", 2 << 30), ("1T", 1 << 40)] {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("1k", 1024), ("512M", 512 << 20), ("2GiB", 2 << 30), ("1T", 1 << 40)]
+        {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         for bad in ["", "M", "-1", "1.5G", "1 G", "1X", "99999999999999999999", "99999999T"] {

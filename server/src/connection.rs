@@ -88,7 +88,8 @@ pub async fn run(
     stop: Stop,
     shutdown: impl Future<Output = ()>,
 ) {
-    let room = Room { slots: Arc::new(Semaphore::new(limits.connections)), tasks: TaskTracker::new(), counts };
+    let room =
+        Room { slots: Arc::new(Semaphore::new(limits.connections)), tasks: TaskTracker::new(), counts };
     let drain = limits.drain;
     let limits = Arc::new(limits);
     tokio::select! {
@@ -154,16 +155,12 @@ fn tell(peer: SocketAddr, end: one::End, open: &crate::metrics::Open) {
 /// A connection that went away before it was accepted says nothing about the next; running out of descriptors
 /// does, and asking again at once would spin.
 async fn after_accept_error(error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::Interrupted => {}
-        _ => {
-            tracing::error!(%error, "cannot accept connections");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if matches!(error.kind(), ConnectionAborted | ConnectionReset | ConnectionRefused | Interrupted) {
+        return;
     }
+    tracing::error!(%error, "cannot accept connections");
+    tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
 /// Lines of a stream go out at once; a host that vanished without a word is found out within half a minute.

@@ -59,7 +59,12 @@ pub fn render(cache: &Snapshot, results: Option<u64>, connections: &Connections)
     let rows = [
         ("connections", "gauge", "Connections that are open.", &connections.open),
         ("connections_accepted_total", "counter", "Connections accepted.", &connections.accepted),
-        ("connections_refused_total", "counter", "Connections refused, being too many.", &connections.refused),
+        (
+            "connections_refused_total",
+            "counter",
+            "Connections refused, being too many.",
+            &connections.refused,
+        ),
         ("connections_cut_total", "counter", "Connections cut: too slow, idle or stuck.", &connections.cut),
     ];
     for (name, kind, help, value) in rows {

@@ -16,11 +16,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Limits, Rooms};
+use crate::clock::{Clock, SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::connection::{self, Stop};
+use crate::embedded::Embedded;
 use crate::http::{self, App};
 use crate::metrics::Connections;
+use crate::sweep;
 
 /// How long threads that write to the disk may go on after all connections are gone.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -108,8 +111,22 @@ impl Server {
 
     /// Opens the store that the flags name.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let _ = config.data_dir()?;
-        anyhow::bail!("the store is being written")
+        let directory = config.data_dir()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let opening = {
+            let clock = Arc::clone(&clock);
+            tokio::task::spawn_blocking(move || Embedded::open(&directory, clock))
+        };
+        let embedded = opening.await?.context("cannot use the data directory (--data-dir)")?;
+        let rooms = Rooms {
+            blobs: Arc::clone(&embedded) as _,
+            results: Arc::clone(&embedded) as _,
+            leases: embedded,
+            clock,
+            entropy: Arc::new(SystemEntropy),
+        };
+        let limits = Limits { max_blob: config.max_blob.0, ..Limits::default() };
+        Ok(Self::over(Cache::new(rooms, limits), config.connection_limits()))
     }
 
     /// Serves until `shutdown`, then drains.
@@ -120,6 +137,10 @@ impl Server {
             stop: stop.drain.clone(),
             connections: Arc::clone(&connections),
         };
+        let sweeping = tokio::spawn(sweep::run(Arc::clone(&self.cache)));
         connection::run(listener, http::router(app), self.limits, connections, stop, shutdown).await;
+        sweeping.abort();
+        // It holds the store open until it is gone.
+        let _ = sweeping.await;
     }
 }

@@ -56,9 +56,8 @@ impl<B> Paced<B> {
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<TooSlow> {
         loop {
             let left = self.left;
-            let (_, sleep) = self
-                .waiting
-                .get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(left))));
+            let (_, sleep) =
+                self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(left))));
             ready!(sleep.as_mut().poll(cx));
             if self.came < self.floor.least {
                 return Poll::Ready(TooSlow { least: self.floor.least, window: self.floor.window });
@@ -131,7 +130,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_dribbling_are_cut() {
-        for parts in [&[(10_001, 500)][..], &[(0, 500), (20_001, 1)], &[(4_000, 1), (4_000, 1), (4_000, 200)]] {
+        for parts in [&[(10_001, 500)][..], &[(0, 500), (20_001, 1)], &[(4_000, 1), (4_000, 1), (4_000, 200)]]
+        {
             assert!(read(parts).await.unwrap_err().is::<TooSlow>(), "{parts:?}");
         }
     }

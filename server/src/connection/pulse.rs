@@ -217,7 +217,8 @@ mod tests {
 
     async fn overdue_after(pulse: &Pulse, longest: u64) -> Option<(Overdue, u64)> {
         let from = Instant::now();
-        let overdue = tokio::time::timeout(Duration::from_secs(longest), pulse.overdue(&LIMITS())).await.ok()?;
+        let overdue =
+            tokio::time::timeout(Duration::from_secs(longest), pulse.overdue(&LIMITS())).await.ok()?;
         Some((overdue, from.elapsed().as_secs()))
     }
 

@@ -16,14 +16,8 @@ use super::problem::Refused;
 use crate::cache::Published;
 
 pub(super) const READ_PROBLEMS: &[Code] = &[Code::BadDigest, Code::NoResult];
-pub(super) const PUBLISH_PROBLEMS: &[Code] = &[
-    Code::BadDigest,
-    Code::Winner,
-    Code::LeaseHeld,
-    Code::MissingBlobs,
-    Code::BadResult,
-    Code::StoreFull,
-];
+pub(super) const PUBLISH_PROBLEMS: &[Code] =
+    &[Code::BadDigest, Code::Winner, Code::LeaseHeld, Code::MissingBlobs, Code::BadResult, Code::StoreFull];
 
 /// Read a result.
 #[utoipa::path(

@@ -28,7 +28,6 @@ pub(super) const PUT_PROBLEMS: &[Code] = &[
     Code::LengthRequired,
     Code::TooLarge,
     Code::BadContentType,
-    Code::StoreFull,
 ];
 
 /// A name's bytes never change.
@@ -178,10 +177,7 @@ async fn partial(blob: BlobRead, digest: Digest, part: std::ops::Range<u64>) -> 
     let answer = naming(StatusCode::PARTIAL_CONTENT, digest)
         .header(header::CONTENT_TYPE, OCTETS)
         .header(header::CONTENT_LENGTH, part.end.saturating_sub(part.start))
-        .header(
-            header::CONTENT_RANGE,
-            format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1)),
-        );
+        .header(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1)));
     answer.body(Body::from_stream(blob.stream(Some(part)).await?)).map_err(unbuilt)
 }
 

@@ -31,8 +31,12 @@ where
             return Err(Refused::new(Code::BadContentType, format!("this takes {JSON}")));
         }
         let text = read_up_to(body, &parts.headers, MAX).await?;
-        let value = serde_json::from_slice(&text)
-            .map_err(|error| Refused::new(Code::BadJson, error.to_string()))?;
+        // serde would take an array for a struct as well, its fields by position.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Refused::new(Code::BadJson, "expected a JSON object"));
+        }
+        let value =
+            serde_json::from_slice(&text).map_err(|error| Refused::new(Code::BadJson, error.to_string()))?;
         Ok(Self(value))
     }
 }

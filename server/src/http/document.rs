@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use pcmcache_shared::api::PROBLEM_JSON;
 use pcmcache_shared::api::problem::{Code, Problem};
+use pcmcache_shared::{ActionKey, Claim, Digest, Scope};
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
@@ -12,8 +13,14 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 use super::{actions, blobs, leases, probes};
 
 /// What any route under a scope may answer.
-const SCOPED: &[Code] =
-    &[Code::BadRequest, Code::BadScope, Code::UnknownScope, Code::Internal, Code::Unavailable];
+const SCOPED: &[Code] = &[
+    Code::BadRequest,
+    Code::BadScope,
+    Code::UnknownScope,
+    Code::Internal,
+    Code::Unavailable,
+    Code::StoreFull,
+];
 /// What a route that takes JSON may answer besides.
 const JSON_IN: &[Code] =
     &[Code::BadJson, Code::ShortBody, Code::RequestTimeout, Code::TooLarge, Code::BadContentType];
@@ -46,7 +53,7 @@ Unknown fields of a request are refused; a client passes over those of an answer
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "pcmcache-server"),
-    components(schemas(Problem)),
+    components(schemas(Problem, Scope, Digest, ActionKey, Claim)),
     tags(
         (name = "leases", description = "The right to build."),
         (name = "results", description = "What actions made."),

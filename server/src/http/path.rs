@@ -50,8 +50,9 @@ async fn segments<S: Send + Sync>(
     pick: impl Fn(&str, &str) -> Option<String>,
 ) -> Result<String, Refused> {
     let unreadable = |detail: String| Refused::new(Code::BadRequest, detail);
-    let params =
-        RawPathParams::from_request_parts(parts, state).await.map_err(|error| unreadable(error.body_text()))?;
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|error| unreadable(error.body_text()))?;
     params
         .iter()
         .find_map(|(name, value)| pick(name, value))

@@ -108,9 +108,18 @@ mod tests {
 
     #[test]
     fn what_is_no_range_is_passed_over() {
-        for range in ["", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-2", "bytes=+1-2", "lines=1-2",
-            "bytes=0-1,4-5", "bytes=1--2"]
-        {
+        for range in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-2",
+            "bytes=+1-2",
+            "lines=1-2",
+            "bytes=0-1,4-5",
+            "bytes=1--2",
+        ] {
             assert_eq!(of(range, 10), Selected::Whole, "{range}");
         }
         let twice = headers(&[(header::RANGE, "bytes=0-1"), (header::RANGE, "bytes=2-3")]);

@@ -1,0 +1,18 @@
+//! The server over real sockets: what it answers, whom it cuts, how it stops.
+
+#[path = "http/blobs.rs"]
+mod blobs;
+#[path = "http/document.rs"]
+mod document;
+#[path = "http/drain.rs"]
+mod drain;
+#[path = "http/errors.rs"]
+mod errors;
+#[path = "http/hold.rs"]
+mod hold;
+#[path = "http/limits.rs"]
+mod limits;
+#[path = "http/process.rs"]
+mod process;
+#[path = "http/wire.rs"]
+mod wire;

@@ -1,0 +1,124 @@
+//! Blobs as HTTP serves them.
+
+use http::Request;
+use pcmcache_shared::Digest;
+use pcmcache_shared::api::problem::Code;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::wire::{Reply, Served, within};
+
+fn path(digest: Digest) -> String {
+    format!("/v1/scopes/main/blobs/{digest}")
+}
+
+async fn put(served: &Served, bytes: &[u8]) -> Reply {
+    // Said, for hyper leaves it out where the body is empty.
+    let request = Request::put(path(Digest::of(bytes))).header("content-length", bytes.len());
+    served.send(request.body(bytes.to_vec()).unwrap()).await
+}
+
+async fn get_with(served: &Served, bytes: &[u8], headers: &[(&str, &str)]) -> Reply {
+    let request = headers
+        .iter()
+        .fold(Request::get(path(Digest::of(bytes))), |request, (name, value)| request.header(*name, *value));
+    served.send(request.body("").unwrap()).await
+}
+
+#[tokio::test]
+async fn a_blob_comes_back_with_all_that_names_it() {
+    let served = Served::start().await;
+    assert_eq!(put(&served, b"hello").await.status, 201);
+    assert_eq!(put(&served, b"hello").await.status, 200);
+    let etag = format!("\"{}\"", Digest::of("hello"));
+    let digest = "sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:";
+    let get = served.get(&path(Digest::of("hello"))).await;
+    let head = served.send(Request::head(path(Digest::of("hello"))).body("").unwrap()).await;
+    for (reply, body) in [(get, "hello"), (head, "")] {
+        assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, body.as_bytes()));
+        assert_eq!(reply.header("etag"), etag);
+        assert_eq!(reply.header("repr-digest"), digest);
+        assert_eq!(reply.header("content-length"), "5");
+        assert_eq!(reply.header("content-type"), "application/octet-stream");
+        assert_eq!(reply.header("accept-ranges"), "bytes");
+        assert!(reply.header("cache-control").contains("immutable"));
+    }
+    let known = get_with(&served, b"hello", &[("if-none-match", &etag)]).await;
+    assert_eq!((known.status.as_u16(), known.header("etag"), known.body.len()), (304, etag.as_str(), 0));
+}
+
+#[tokio::test]
+async fn a_large_and_an_empty_blob_come_back_whole() {
+    let served = Served::start().await;
+    let large: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 7) as u8).collect();
+    for bytes in [&large[..], b""] {
+        assert_eq!(put(&served, bytes).await.status, 201);
+        let reply = served.get(&path(Digest::of(bytes))).await;
+        assert_eq!((reply.status.as_u16(), Digest::of(&reply.body)), (200, Digest::of(bytes)));
+    }
+    let part = get_with(&served, &large, &[("range", "bytes=999999-2000000")]).await;
+    assert_eq!((part.status.as_u16(), &part.body[..]), (206, &large[999_999..=2_000_000]));
+}
+
+#[tokio::test]
+async fn one_range_is_served_under_its_validator() {
+    let served = Served::start().await;
+    put(&served, b"hello").await;
+    let etag = format!("\"{}\"", Digest::of("hello"));
+    let part = get_with(&served, b"hello", &[("range", "bytes=1-3"), ("if-range", &etag)]).await;
+    assert_eq!((part.status.as_u16(), &part.body[..]), (206, &b"ell"[..]));
+    assert_eq!((part.header("content-range"), part.header("content-length")), ("bytes 1-3/5", "3"));
+    assert_eq!(part.header("etag"), etag);
+    for (range, validator) in [("bytes=1-3", "\"other\""), ("bytes=0-0,2-3", etag.as_str()), ("x=1-2", &etag)]
+    {
+        let whole = get_with(&served, b"hello", &[("range", range), ("if-range", validator)]).await;
+        assert_eq!((whole.status.as_u16(), &whole.body[..]), (200, &b"hello"[..]), "{range}");
+    }
+    let none = get_with(&served, b"hello", &[("range", "bytes=5-")]).await;
+    assert_eq!((none.code(), none.header("content-range")), (Code::BadRange, "bytes */5"));
+    let request = Request::head(path(Digest::of("hello"))).header("range", "bytes=1-3");
+    assert_eq!(served.send(request.body("").unwrap()).await.status, 200, "HEAD knows no range");
+}
+
+#[tokio::test]
+async fn an_upload_may_ask_before_it_sends() {
+    let served = Served::start().await;
+    let mut stream = TcpStream::connect(served.addr).await.unwrap();
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        path(Digest::of("hello"))
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    within(stream.read_exact(&mut go_on)).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    let mut status = [0; 12];
+    within(stream.read_exact(&mut status)).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 201");
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_never_served_whole_and_is_counted() {
+    let served = Served::start().await;
+    let bytes = vec![7; 1_000_000];
+    put(&served, &bytes).await;
+    let file = served.dir.files("blobs").pop().unwrap();
+    let mut damaged = bytes.clone();
+    damaged[500_000] ^= 1;
+    // In place and at once, as a disk would.
+    tokio::fs::write(&file, &damaged).await.unwrap();
+    let answer = served
+        .raw(
+            format!("GET {} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", path(Digest::of(&bytes)))
+                .as_bytes(),
+            false,
+        )
+        .await;
+    let whole = answer.starts_with("HTTP/1.1 200") && answer.len() > bytes.len();
+    assert!(!whole, "{} bytes", answer.len());
+    assert_eq!(served.get(&path(Digest::of(&bytes))).await.code(), Code::NoBlob);
+    assert_eq!(served.metric("pcmcache_damaged_blobs_total").await, 1);
+    assert_eq!(put(&served, &bytes).await.status.as_u16() / 100, 2);
+    assert_eq!(served.get(&path(Digest::of(&bytes))).await.body, bytes);
+}

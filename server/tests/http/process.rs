@@ -1,0 +1,139 @@
+//! The program itself: what it prints, how it ends.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wire::Scratch;
+
+fn command(data_dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pcmcache-server"));
+    command.env_clear().arg("--data-dir").arg(data_dir).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A server that is killed when the test ends before it does.
+struct Process(Child);
+
+impl Process {
+    fn start(data_dir: &Path) -> (Self, String) {
+        let mut child = command(data_dir, &["--listen", "127.0.0.1:0"]).spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        child.stdout = Some(stdout.into_inner());
+        (Self(child), line)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Waits for its end: the status, and what else it said on stdout.
+    fn end(mut self) -> (Option<i32>, String) {
+        let from = Instant::now();
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(from.elapsed() < Duration::from_secs(20), "does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let mut rest = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+        (status.code(), rest)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// It ends at once, with this status and one line that says this.
+fn assert_refuses(output: &Output, status: i32, says: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert!(output.stdout.is_empty());
+    assert!(says.iter().all(|part| stderr.contains(part)), "{stderr}");
+    if status == 1 {
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn the_first_line_says_where_and_a_signal_ends_it_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = Scratch::new();
+        let (process, line) = Process::start(&dir.0);
+        let address = line.strip_prefix("listening on http://").unwrap().strip_suffix('\n').unwrap();
+        assert!(std::net::TcpStream::connect(address).is_ok(), "{line}");
+        process.signal(signal);
+        assert_eq!(process.end(), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn what_it_cannot_use_is_told_in_one_line() {
+    let dir = Scratch::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().to_string();
+    let output = command(&dir.0, &["--listen", &port]).output().unwrap();
+    assert_refuses(&output, 1, &["--listen", &port]);
+
+    let file = dir.0.join("file");
+    fs_err::write(&file, "").unwrap();
+    let output = command(&file, &["--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_refuses(&output, 1, &["--data-dir", file.to_str().unwrap()]);
+}
+
+#[test]
+fn two_servers_do_not_share_a_directory() {
+    let dir = Scratch::new();
+    let (first, _) = Process::start(&dir.0);
+    let output = command(&dir.0, &["--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_refuses(&output, 1, &["another server", dir.0.to_str().unwrap()]);
+    first.signal(Signal::KILL);
+    let _ = first.end();
+    let (second, line) = Process::start(&dir.0);
+    assert!(line.starts_with("listening on "), "the kernel lets go of a killed server's directory");
+    second.signal(Signal::TERM);
+    assert_eq!(second.end().0, Some(0));
+}
+
+#[test]
+fn wrong_flags_are_told_with_their_name() {
+    let dir = Scratch::new();
+    for (arguments, says) in [
+        (&["--listen", "0.0.0.0:0"][..], "--listen"),
+        (&["--max-blob", "many"], "--max-blob"),
+        (&["--log", "=,="], "--log"),
+        (&["--nonsense"], "--nonsense"),
+    ] {
+        let output = command(&dir.0, arguments).output().unwrap();
+        assert_refuses(&output, 2, &[says]);
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_pcmcache-server"))
+        .env("PCMCACHE_SERVER_LISTEN", "[::]:0")
+        .output()
+        .unwrap();
+    assert_refuses(&output, 2, &["--listen", "loopback"]);
+}
+
+#[test]
+fn help_teaches_and_version_is_one_line() {
+    let dir = Scratch::new();
+    let help = String::from_utf8(command(&dir.0, &["--help"]).output().unwrap().stdout).unwrap();
+    for part in ["Examples:", "PCMCACHE_SERVER_DATA_DIR", "127.0.0.1:7733", "loopback", "Exit status"] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+    let version = String::from_utf8(command(&dir.0, &["--version"]).output().unwrap().stdout).unwrap();
+    assert_eq!(version, format!("pcmcache-server {}\n", env!("CARGO_PKG_VERSION")));
+}
