@@ -1,3 +1,23 @@
-//! client
+//! The launcher and its commands. `main` and `cli` decide which; `launch` is the story of one compile.
 
+pub mod cli;
+pub mod command;
+pub mod compiler;
+pub mod depfile;
+pub mod inputs;
+pub mod interrupt;
+pub mod invocation;
+pub mod key;
+pub mod launch;
+pub mod local;
+pub mod os;
 pub mod remote;
+pub mod settings;
+pub mod stage;
+
+use std::process::ExitCode;
+
+/// The program.
+pub fn main() -> ExitCode {
+    ExitCode::from(cli::run(std::env::args_os().collect()))
+}

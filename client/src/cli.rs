@@ -1,0 +1,113 @@
+//! Launcher or command: what the first words of the command line say.
+//!
+//! `pcmcache clang++ ...` launches; so does a link to this program in PATH under a compiler's name. `pcmcache stats` and
+//! the like are commands. `pcmcache -- stats` launches a compiler that is called `stats`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+
+use crate::command;
+use crate::compiler::run;
+use crate::launch::launch;
+use crate::settings::Settings;
+
+/// What `--help` says below the commands.
+const AFTER_HELP: &str = "\
+Examples:
+  pcmcache clang++ -std=c++23 --precompile shape.cppm -o shape.pcm
+  cmake -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER=pcmcache ...
+  PCMCACHE_REMOTE=http://cache.example:7733 ninja
+  pcmcache stats --format json
+
+A command that pcmcache does not understand to the last argument goes to the compiler unchanged; 'pcmcache stats' counts
+the reasons. A fault of the cache never fails a build: what went wrong is counted, and written to PCMCACHE_LOG.
+
+Environment (the same names, lower case and without PCMCACHE_, stand in ~/.config/pcmcache/config.toml):
+  PCMCACHE_DIR      cache directory                                  [~/.cache/pcmcache]
+  PCMCACHE_REMOTE   URL of a pcmcache-server                         [none: local only]
+  PCMCACHE_SCOPE    scope to read and write at the server            [main]
+  PCMCACHE_TOKEN    sent to the server as a bearer token             [none]
+  PCMCACHE_MODE     read-write; read-only: publish nothing; local: as if no server were set; off: only run the compiler
+  PCMCACHE_WAIT     longest wait, in seconds, for someone else's build of the same thing  [300]
+  PCMCACHE_TIMEOUT  seconds that the server may take to accept and to begin an answer     [1]
+  PCMCACHE_LOG      file to append a line a launch to                [none]
+
+Exit status: the compiler's own. 127: there is no such compiler. Commands: 0, 1 if it failed, 2 if it was not understood.";
+
+/// A compiler launcher with a crash-safe cache of C++ modules.
+#[derive(Debug, Parser)]
+#[command(name = "pcmcache", bin_name = "pcmcache", version, about, after_help = AFTER_HELP)]
+#[command(override_usage = "pcmcache [--] COMPILER ARGS...\n       pcmcache COMMAND")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what launches came to
+    Stats(command::stats::Stats),
+    /// Show the settings, and where each comes from
+    Config,
+    /// Remove everything from the local store
+    Clear,
+}
+
+/// Runs the program with these arguments, its own name first, and gives its exit code.
+pub fn run(args: Vec<OsString>) -> u8 {
+    let mut rest = args.into_iter();
+    let name = rest.next().unwrap_or_default();
+    let own_name = Path::new(&name).file_name().unwrap_or(OsStr::new("pcmcache")).to_owned();
+    let rest: Vec<OsString> = rest.collect();
+    if !own_name.to_string_lossy().starts_with("pcmcache") {
+        return launch(&own_name, &rest, Settings::load());
+    }
+    match rest.split_first() {
+        Some((first, args)) if first == run::WATCH => run::watch(args.iter().cloned()),
+        Some((first, args)) if first == "--" && !args.is_empty() => launch_words(args),
+        Some((first, _)) if !is_command(first) => launch_words(&rest),
+        Some(_) | None => run_command(&rest),
+    }
+}
+
+fn launch_words(words: &[OsString]) -> u8 {
+    match words.split_first() {
+        Some((compiler, args)) => launch(compiler, args, Settings::load()),
+        None => 2,
+    }
+}
+
+/// Whether the word is one of our commands or flags, and no compiler.
+fn is_command(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    let known = <Cli as clap::CommandFactory>::command();
+    word.starts_with('-')
+        || word == "help"
+        || known.get_subcommands().any(|command| command.get_name() == word)
+}
+
+fn run_command(words: &[OsString]) -> u8 {
+    let cli =
+        match Cli::try_parse_from(std::iter::once(OsString::from("pcmcache")).chain(words.iter().cloned())) {
+            Ok(cli) => cli,
+            Err(error) => {
+                let _ = error.print();
+                return u8::try_from(error.exit_code()).unwrap_or(2);
+            }
+        };
+    let settings = Settings::load();
+    let done = match cli.command {
+        Command::Stats(stats) => stats.run(&settings),
+        Command::Config => command::config::run(&settings),
+        Command::Clear => command::clear::run(&settings),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            command::complain(&error);
+            1
+        }
+    }
+}

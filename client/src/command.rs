@@ -1,0 +1,32 @@
+//! The commands: what a person asks of the cache.
+
+pub mod clear;
+pub mod config;
+pub mod stats;
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+
+use crate::local::Store;
+use crate::settings::Settings;
+
+/// The store of these settings, or why there is none.
+fn store(settings: &Settings) -> anyhow::Result<Store> {
+    Store::open(&settings.dir)
+        .with_context(|| format!("cannot use the cache directory {}", settings.dir.display()))
+}
+
+/// Writes to stdout; a reader that went away is no fault.
+fn say(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Says why a command failed.
+#[expect(clippy::print_stderr, reason = "this is where a command's errors are said")]
+pub fn complain(error: &anyhow::Error) {
+    eprintln!("pcmcache: {error:#}");
+}

@@ -1,0 +1,42 @@
+//! `pcmcache config`: the settings, and where each comes from.
+
+use std::fmt::Write as _;
+
+use crate::settings::{NAMES, Settings, Source, config_path};
+
+/// Shows the settings. The token itself is not shown.
+pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for name in NAMES {
+        let source = match settings.sources.get(name) {
+            Some(Source::Environment) => format!("PCMCACHE_{}", name.to_uppercase()),
+            Some(Source::File) => "config.toml".to_owned(),
+            Some(Source::Default) | None => "default".to_owned(),
+        };
+        let _ = writeln!(text, "{name:<8} = {:<40} ({source})", value(settings, name));
+    }
+    if let Some(path) = config_path(&|name| std::env::var_os(name)) {
+        let there = if path.exists() { "read" } else { "not there" };
+        let _ = writeln!(text, "\nconfig file: {} ({there})", path.display());
+    }
+    for fault in &settings.faults {
+        let _ = writeln!(text, "fault: {fault}");
+    }
+    super::say(&text)
+}
+
+fn value(settings: &Settings, name: &str) -> String {
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let shown = match name {
+        "dir" => Some(settings.dir.display().to_string()),
+        "remote" => settings.remote.clone(),
+        "token" => settings.token.as_ref().map(|_| "(set)".to_owned()),
+        "scope" => Some(settings.scope.to_string()),
+        "mode" => Some(settings.mode.word().to_owned()),
+        "wait" => Some(format!("{} s", settings.wait.as_secs_f64())),
+        "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
+        "log" => path(&settings.log),
+        _ => None,
+    };
+    shown.unwrap_or_else(|| "(none)".to_owned())
+}

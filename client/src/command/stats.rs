@@ -1,0 +1,72 @@
+//! `pcmcache stats`: what launches came to.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use clap::{Args, ValueEnum};
+
+use crate::local::stats::Counts;
+use crate::settings::Settings;
+
+/// How to show it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// What is asked for.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Start again from zero, and show nothing
+    #[arg(long)]
+    zero: bool,
+    /// How to show it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+impl Stats {
+    /// Shows the counters, or sets them to zero.
+    pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
+        let store = super::store(settings)?;
+        if self.zero {
+            return Ok(store.zero_counts()?);
+        }
+        let counts = store.counts();
+        super::say(&match self.format {
+            Format::Text => text(&counts),
+            Format::Json => serde_json::to_string_pretty(&counts)? + "\n",
+        })
+    }
+}
+
+fn text(counts: &Counts) -> String {
+    let mut text = String::new();
+    let rows = [
+        ("compiles", counts.compiles),
+        ("scans", counts.scans),
+        ("local hits", counts.local_hits),
+        ("remote hits", counts.remote_hits),
+        ("waits", counts.waits),
+        ("adopted", counts.adopted),
+        ("diverged", counts.diverged),
+        ("uploaded bytes", counts.uploaded_bytes),
+        ("downloaded bytes", counts.downloaded_bytes),
+    ];
+    for (name, count) in rows {
+        let _ = writeln!(text, "{name:<28} {count:>12}");
+    }
+    add_rows(&mut text, "not cached", &counts.bypassed);
+    add_rows(&mut text, "cache faults", &counts.errors);
+    text
+}
+
+fn add_rows(text: &mut String, title: &str, rows: &BTreeMap<String, u64>) {
+    let _ = writeln!(text, "{title:<28} {:>12}", rows.values().sum::<u64>());
+    for (name, count) in rows {
+        let _ = writeln!(text, "  {name:<26} {count:>12}");
+    }
+}

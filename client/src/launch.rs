@@ -1,0 +1,140 @@
+//! The whole story of one compile.
+//!
+//! Read [`story`] top to bottom and you know what the launcher does. Each step is one call into one room. A fault of
+//! the cache at any step leads to the same end as no cache: the compiler runs, and its status and output are ours.
+
+mod build;
+mod restore;
+mod session;
+mod turn;
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::Command;
+
+use pcmcache_shared::failpoint;
+
+use crate::compiler::{self, Compiler};
+use crate::invocation::{Bypass, Invocation, response};
+use crate::local::lock::Turn as LocalTurn;
+use crate::os;
+use crate::settings::{Mode, Settings};
+use session::Session;
+use turn::Turn;
+
+/// Why a story ends before its end.
+#[derive(Debug)]
+enum Stop {
+    /// The compiler gets the command unchanged.
+    Bypass(Bypass),
+    /// A signal told the launcher to stop.
+    Interrupted(i32),
+}
+
+impl From<Bypass> for Stop {
+    fn from(bypass: Bypass) -> Self {
+        Self::Bypass(bypass)
+    }
+}
+
+/// Runs one compiler command and gives the exit code for it, if the command is not handed over for good.
+pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
+    let is_us = {
+        let own = fs_err::canonicalize(os::own_program()).ok();
+        move |file: &std::path::Path| own.is_some() && fs_err::canonicalize(file).ok() == own
+    };
+    let path = std::env::var_os("PATH");
+    let Some(program) = compiler::find(name, path.as_deref(), is_us) else {
+        return not_found(name);
+    };
+    if settings.mode == Mode::Off {
+        return hand_over(&program, name, args);
+    }
+    let mut session = Session::open(settings);
+    // A fault in our own code is a fault of the cache: it costs the hit, not the build.
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&mut session, &program, args)));
+    let ended = told.unwrap_or_else(|_| Err(Bypass::new("internal", "a panic; please report it").into()));
+    session.close(&program, args, &ended);
+    match ended {
+        Ok(code) => code,
+        Err(Stop::Interrupted(signal)) => {
+            os::die_by(signal);
+            128u8.saturating_add(u8::try_from(signal).unwrap_or(0))
+        }
+        Err(Stop::Bypass(_)) => hand_over(&program, name, args),
+    }
+}
+
+/// What happens to a compile, from its command line to its outputs in place.
+fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) -> Result<u8, Stop> {
+    let invocation = Invocation::parse(args, &read_response)?;
+    let compiler = Compiler::identify(program.to_owned(), session.store.as_ref(), session.inputs.memo())?;
+    let mut task = session.task(invocation, compiler)?;
+
+    if session.is_shareable(&mut task)
+        && let Some(hit) = session.find(&mut task)
+        && session.restore(&task, &hit)?
+    {
+        return Ok(session.local_hit());
+    }
+    failpoint!("launch.looked");
+
+    let lock = match session.wait_locally(&task) {
+        LocalTurn::Ours(lock) => Some(lock),
+        LocalTurn::Alone => None,
+        LocalTurn::Interrupted => return Err(session.interrupted()),
+    };
+    failpoint!("launch.locked");
+    // Whoever held the lock first has most likely made what we want.
+    if lock.as_ref().is_some_and(|lock| lock.waited())
+        && let Some(hit) = session.find(&mut task)
+        && session.restore(&task, &hit)?
+    {
+        return Ok(session.local_hit());
+    }
+
+    let lease = match session.ask(&mut task)? {
+        Turn::Found(hit) if session.restore(&task, &hit)? => return Ok(session.remote_hit()),
+        Turn::Found(_) => None,
+        Turn::Build(lease) => lease,
+    };
+    failpoint!("launch.granted");
+
+    let built = session.build(&task)?;
+    if !built.succeeded() {
+        return session.fail(&task, &built, lease, lock);
+    }
+    let winner = session.keep(&mut task, &built, lease);
+    if let Some(winner) = winner
+        && session.adopt(&task, &winner)?
+    {
+        return Ok(0);
+    }
+    session.place(&task, built)
+}
+
+fn read_response(path: &std::path::Path) -> Option<String> {
+    let small = fs_err::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= response::MAX_FILE);
+    small.then(|| fs_err::read_to_string(path).ok())?
+}
+
+/// Becomes the compiler.
+fn hand_over(program: &std::path::Path, name: &OsStr, args: &[OsString]) -> u8 {
+    use std::os::unix::process::CommandExt;
+    let error = os::exec(Command::new(program).arg0(name).args(args));
+    complain(&format!("pcmcache: cannot run {}: {error}", PathBuf::from(name).display()));
+    126
+}
+
+fn not_found(name: &OsStr) -> u8 {
+    complain(&format!(
+        "pcmcache: {}: no such compiler; name one by its path, or one that is in PATH",
+        PathBuf::from(name).display()
+    ));
+    127
+}
+
+#[expect(clippy::print_stderr, reason = "there is no compiler to speak for itself")]
+fn complain(message: &str) {
+    eprintln!("{message}");
+}

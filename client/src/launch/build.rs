@@ -1,0 +1,394 @@
+//! A miss: compile into stages, keep what was made, publish it, put the canonical outputs in place.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pcmcache_shared::api::KeyedResult;
+use pcmcache_shared::api::actions::PublishRequest;
+use pcmcache_shared::api::problem::Code;
+use pcmcache_shared::{ActionKey, ActionResult, Cost, Digest, Output, ReleaseReason, Role, failpoint};
+
+use super::Stop;
+use super::restore::destinations;
+use super::session::{Hit, Known, Session, Task};
+use crate::compiler::run::{Ran, run};
+use crate::inputs::{self, Uncacheable};
+use crate::invocation::{Arg, Bypass, Invocation, Language};
+use crate::key;
+use crate::local::Store;
+use crate::local::lock::Lock;
+use crate::os::{self, Moment};
+use crate::remote::{Lease, Published, RemoteError};
+use crate::settings::Mode;
+use crate::stage::{self, Stages};
+
+/// A compiler that ran, and what it left in its stages.
+pub(super) struct Built {
+    ran: Ran,
+    plan: Plan,
+    /// When the compiler was started.
+    start: Moment,
+}
+
+/// Where a compile writes instead of its final outputs.
+struct Plan {
+    stages: Stages,
+    /// The staged outputs, in the order of placing.
+    files: Vec<(Role, PathBuf, PathBuf)>,
+    /// What the compiler writes about what it reads: the user's depfile, or one of our own.
+    listing: Option<PathBuf>,
+    /// For `-MMD`: the include graph, which has the system headers that the depfile leaves out.
+    graph: Option<PathBuf>,
+}
+
+impl Plan {
+    fn new(invocation: &Invocation) -> io::Result<Self> {
+        let mut stages = Stages::default();
+        let mut files = Vec::new();
+        for (role, path) in destinations(invocation) {
+            files.push((role, stages.path_for(path)?, path.to_owned()));
+        }
+        let mut beside =
+            |name: &str| stages.path_for(&stage::directory_of(invocation.main_output()).join(name));
+        let depfile =
+            files.iter().find(|(role, ..)| *role == Role::Depfile).map(|(_, staged, _)| staged.clone());
+        let listing = match depfile {
+            Some(staged) => Some(staged),
+            None if invocation.language == Language::Bmi => None,
+            None => Some(beside(".pcmcache.d")?),
+        };
+        let user_headers_only = invocation.depfile.as_ref().is_some_and(|depfile| !depfile.system_headers);
+        let graph = if user_headers_only { Some(beside(".pcmcache.dot")?) } else { None };
+        Ok(Self { stages, files, listing, graph })
+    }
+
+    fn staged(&self, role: Role) -> Option<&Path> {
+        self.files.iter().find(|(of, ..)| *of == role).map(|(_, staged, _)| staged.as_path())
+    }
+
+    /// The compiler's arguments: the user's in their order, with the outputs in their stages.
+    fn arguments(&self, task: &Task) -> Vec<OsString> {
+        let invocation = &task.invocation;
+        let mut args: Vec<OsString> = Vec::new();
+        for arg in &invocation.args {
+            match arg {
+                Arg::Key(words) => args.extend(words.iter().map(OsString::from)),
+                Arg::Quiet(word) | Arg::Bmi(word) | Arg::PrebuiltPath(word) => args.push(word.into()),
+                Arg::Action(action) => args.push((*action).into()),
+                Arg::Source => {
+                    if invocation.language != Language::Bmi {
+                        args.extend(["-x".into(), invocation.language.word().into()]);
+                    }
+                    args.push(invocation.source.clone().into());
+                }
+            }
+        }
+        let main = self.staged(Role::Object).or(self.staged(Role::Bmi)).unwrap_or(Path::new(""));
+        args.extend(["-o".into(), main.into()]);
+        if let (Some(_), Some(bmi)) = (&invocation.object, self.staged(Role::Bmi)) {
+            args.push(os::join_name(&["-fmodule-output=".as_ref(), bmi.as_os_str()]));
+        }
+        self.add_listing(invocation, &mut args);
+        if invocation.embeds_sources() {
+            args.extend(key::EMBED.map(OsString::from));
+        }
+        if task.colour {
+            args.push(key::COLOUR.into());
+        }
+        args
+    }
+
+    fn add_listing(&self, invocation: &Invocation, args: &mut Vec<OsString>) {
+        let Some(listing) = &self.listing else { return };
+        let depfile = invocation.depfile.as_ref();
+        let user_headers_only = depfile.is_some_and(|depfile| !depfile.system_headers);
+        args.extend([if user_headers_only { "-MMD" } else { "-MD" }.into(), "-MF".into(), listing.into()]);
+        match depfile.and_then(|depfile| depfile.target.as_ref()) {
+            Some((flag, target)) => args.extend([(*flag).into(), target.into()]),
+            // The target the compiler would have taken, had we not sent its output elsewhere.
+            None => args.extend(["-MQ".into(), invocation.main_output().into()]),
+        }
+        if depfile.is_some_and(|depfile| depfile.phony) {
+            args.push("-MP".into());
+        }
+        let mut cc1 = |words: &[&std::ffi::OsStr]| {
+            for word in words {
+                args.extend(["-Xclang".into(), (*word).to_owned()]);
+            }
+        };
+        if let Some(graph) = &self.graph {
+            cc1(&["-dependency-dot".as_ref(), graph.as_os_str()]);
+        }
+        if invocation.may_load_bmis() {
+            cc1(&["-module-file-deps".as_ref()]);
+        }
+    }
+
+    /// Files in the stages that nobody asked for: what the compiler writes and we did not know of.
+    fn unexpected(&self) -> Vec<(PathBuf, PathBuf)> {
+        let is_known = |path: &PathBuf| {
+            self.files.iter().any(|(_, staged, _)| staged == path)
+                || self.listing.as_ref() == Some(path)
+                || self.graph.as_ref() == Some(path)
+        };
+        self.stages.contents().into_iter().filter(|(staged, _)| !is_known(staged)).collect()
+    }
+}
+
+impl Built {
+    pub(super) fn succeeded(&self) -> bool {
+        self.ran.status.success()
+    }
+}
+
+impl Session {
+    /// Runs the compiler into stages of its own.
+    pub(super) fn build(&mut self, task: &Task) -> Result<Built, Stop> {
+        let plan = Plan::new(&task.invocation)
+            .map_err(|error| Bypass::new("output-directory", error.to_string()))?;
+        let args = plan.arguments(task);
+        failpoint!("launch.staged");
+        // Whoever wrote an input before this launch wrote it in an earlier tick of the clock than the compile.
+        self.began.let_pass();
+        let start = Moment::now();
+        let ran = run(&task.compiler.program, &args, &self.interrupt);
+        let ran = ran.map_err(|error| Bypass::new("cannot-run", error.to_string()))?;
+        if self.interrupt.came() {
+            return Err(self.interrupted());
+        }
+        if task.shareable {
+            self.counts.compiles += 1;
+        }
+        Ok(Built { ran, plan, start })
+    }
+
+    /// A compile that failed leaves what the compiler leaves: its depfile, and no object. Who waits is told at once.
+    pub(super) fn fail(
+        &mut self,
+        task: &Task,
+        built: &Built,
+        lease: Option<Lease>,
+        lock: Option<Lock>,
+    ) -> Result<u8, Stop> {
+        if let Some(lease) = lease {
+            lease.release(ReleaseReason::Failed);
+        }
+        if let Some(lock) = lock {
+            lock.release(true);
+        }
+        for (role, staged, path) in &built.plan.files {
+            let is_main = path == task.invocation.main_output();
+            if *role == Role::Depfile && staged.exists() {
+                let _ = strip_depfile(task, built);
+                let _ = stage::place(staged, path);
+            } else if is_main || *role == Role::Depfile {
+                let _ = fs_err::remove_file(path);
+            }
+        }
+        use std::os::unix::process::ExitStatusExt;
+        match built.ran.status.signal() {
+            Some(signal) => Err(Stop::Interrupted(signal)),
+            None => Ok(os::exit_code_of(built.ran.status)),
+        }
+    }
+
+    /// Keeps what was made, here and at the server. Gives the result that was published first, if it is another's
+    /// and its bytes are here now: those go in place of ours.
+    pub(super) fn keep(&mut self, task: &mut Task, built: &Built, lease: Option<Lease>) -> Option<Hit> {
+        failpoint!("launch.compiled");
+        let examined = self.examine(task, built);
+        let stripped = strip_depfile(task, built);
+        let store = self.store.clone()?;
+        let known = match examined.and_then(|known| stripped.map(|()| known)) {
+            Ok(known) => known,
+            Err(uncacheable) => {
+                self.uncacheable(&uncacheable);
+                self.note_embedded(&store, built);
+                if let Some(lease) = lease {
+                    lease.release(ReleaseReason::Uncacheable);
+                }
+                return None;
+            }
+        };
+        let result = match self.put_outputs(built, &store) {
+            Ok(result) => result,
+            Err(error) => {
+                self.fault("local_store", &error);
+                return None;
+            }
+        };
+        failpoint!("launch.blobs");
+        task.known.insert(0, known);
+        let winner = self.publish(task, &store, &result, lease);
+        failpoint!("launch.published");
+        if winner.is_none()
+            && let Some(Known { set, recipe: Some(recipe) }) = task.known.first()
+            && let Err(error) = self.remember(&store, task, set, recipe, &result)
+        {
+            self.fault("local_store", &error);
+        }
+        failpoint!("launch.stored");
+        winner
+    }
+
+    /// Puts our own outputs in place.
+    pub(super) fn place(&mut self, task: &Task, built: Built) -> Result<u8, Stop> {
+        for (staged, path) in built.plan.unexpected() {
+            stage::place(&staged, &path).map_err(unplaceable)?;
+        }
+        for (index, (role, staged, path)) in built.plan.files.iter().enumerate() {
+            if staged.exists() && !self.same_bytes_in_place(task, *role, staged, path) {
+                stage::place(staged, path).map_err(unplaceable)?;
+            }
+            if index == 0 {
+                failpoint!("launch.placed-first");
+            }
+        }
+        failpoint!("launch.placed");
+        if self.interrupt.came() { Err(self.interrupted()) } else { Ok(0) }
+    }
+
+    fn same_bytes_in_place(&mut self, task: &Task, role: Role, staged: &Path, path: &Path) -> bool {
+        let output = pcmcache_shared::digest::hash_reader;
+        let bmi = task.invocation.bmi.as_ref().filter(|bmi| role == Role::Bmi && bmi.restat && path.exists());
+        bmi.is_some()
+            && fs_err::File::open(staged).and_then(output).is_ok_and(|(digest, size)| {
+                self.is_there_already(task, role, path, &Output { role, digest, size })
+            })
+    }
+
+    /// What was learnt, and that nothing of it changed meanwhile.
+    fn examine(&mut self, task: &Task, built: &Built) -> Result<Known, Uncacheable> {
+        if let Some((staged, _)) = built.plan.unexpected().first() {
+            return Err(Uncacheable::new("unexpected-output", staged.display().to_string()));
+        }
+        if let Some((role, ..)) = built.plan.files.iter().find(|(_, staged, _)| !staged.is_file()) {
+            return Err(Uncacheable::new("missing-output", role.to_string()));
+        }
+        let (listing, graph) = (built.plan.listing.as_deref(), built.plan.graph.as_deref());
+        let set = self.inputs.learn(&task.invocation, listing, graph, built.start)?;
+        self.refuse_foreign_bmis(task, &set)?;
+        self.inputs.unchanged_since(built.start)?;
+        let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
+        let gone = || Uncacheable::new("input-changed", "an input is gone");
+        Ok(Known { recipe: Some(recipe.ok_or_else(gone)?), set })
+    }
+
+    /// Copies the outputs into the local store.
+    fn put_outputs(&self, built: &Built, store: &Store) -> io::Result<ActionResult> {
+        let mut outputs = Vec::new();
+        for (role, staged, _) in &built.plan.files {
+            let (digest, size) = store.put_file(staged)?;
+            outputs.push(Output { role: *role, digest, size });
+        }
+        for (role, said) in [(Role::Stdout, &built.ran.stdout), (Role::Stderr, &built.ran.stderr)] {
+            let said =
+                said.as_ref().ok_or_else(|| io::Error::other(format!("{role} is too long to keep")))?;
+            if !said.is_empty() {
+                outputs.push(Output { role, digest: store.put_blob(said)?, size: said.len() as u64 });
+            }
+        }
+        let cost = Cost { wall_ms: u64::try_from(built.ran.wall.as_millis()).unwrap_or(u64::MAX) };
+        let builder = os::host_name().chars().take(64).collect();
+        Ok(ActionResult { outputs, cost, builder })
+    }
+
+    /// Publishes the result that `task.known` has first. Gives the winner where another was published before.
+    fn publish(
+        &mut self,
+        task: &Task,
+        store: &Store,
+        result: &ActionResult,
+        lease: Option<Lease>,
+    ) -> Option<Hit> {
+        let remote = self.remote.as_ref().filter(|_| self.settings.mode == Mode::ReadWrite)?;
+        let Some(Known { set, recipe: Some(recipe) }) = task.known.first() else { return None };
+        let request = PublishRequest {
+            result: result.clone(),
+            recipe: recipe.text().to_owned(),
+            include_set: set.text(),
+            claim: lease.as_ref().map_or_else(|| task.claim(), Lease::claim),
+            lease: lease.as_ref().map(Lease::hold),
+        };
+        let action = recipe.action_key();
+        let interrupt = self.interrupt.clone();
+        let blob = |digest: Digest| Some(store.blob_path(digest));
+        let published = remote.publish(action, &request, &blob, &|| interrupt.came());
+        match published {
+            Ok(Published::Stored | Published::Same) => {
+                if let Some(lease) = lease {
+                    lease.discharge();
+                }
+                None
+            }
+            Ok(Published::Winner(winner)) => {
+                if let Some(lease) = lease {
+                    lease.discharge();
+                }
+                self.take_winner(task, action, winner)
+            }
+            Err(error) => {
+                if let Some(lease) = lease {
+                    lease.release(release_reason(&error));
+                }
+                self.remote_fault(&error);
+                None
+            }
+        }
+    }
+
+    /// Fetches the winner's bytes, so that what depends on this module is the same everywhere.
+    fn take_winner(&mut self, task: &Task, action: ActionKey, winner: ActionResult) -> Option<Hit> {
+        let keyed = KeyedResult { action, result: winner, blobs: BTreeMap::new() };
+        match self.take(task, keyed) {
+            Ok(hit) => Some(hit),
+            Err(error) => {
+                self.counts.diverged += 1;
+                self.remote_fault(&error);
+                None
+            }
+        }
+    }
+
+    /// Our own BMIs have their sources embedded, whether they are cached or not.
+    fn note_embedded(&mut self, store: &Store, built: &Built) {
+        let Some(bmi) = built.plan.staged(Role::Bmi) else { return };
+        let noted = fs_err::File::open(bmi)
+            .and_then(pcmcache_shared::digest::hash_reader)
+            .and_then(|(digest, _)| store.mark_embedded(digest));
+        if let Err(error) = noted {
+            self.fault("local_store", &error);
+        }
+    }
+}
+
+/// Takes the BMIs that we made the compiler list out of the user's depfile again.
+fn strip_depfile(task: &Task, built: &Built) -> Result<(), Uncacheable> {
+    let (Some(_), Some(listing)) = (&task.invocation.depfile, &built.plan.listing) else { return Ok(()) };
+    if !task.invocation.may_load_bmis() {
+        return Ok(());
+    }
+    let stripped = inputs::without_bmis(listing)?;
+    fs_err::write(listing, stripped).map_err(|error| Uncacheable::new("depfile", error.to_string()))
+}
+
+fn unplaceable(error: io::Error) -> Bypass {
+    Bypass::new("output-directory", error.to_string())
+}
+
+/// What those who wait are told when a publish fails.
+fn release_reason(error: &RemoteError) -> ReleaseReason {
+    match error {
+        RemoteError::Refused { code: Some(Code::TooLarge), .. } => ReleaseReason::TooLarge,
+        RemoteError::Refused { code: Some(Code::StoreFull), .. } => ReleaseReason::StoreFull,
+        RemoteError::Refused { .. }
+        | RemoteError::Unreachable { .. }
+        | RemoteError::Damaged { .. }
+        | RemoteError::Gone
+        | RemoteError::Local(_)
+        | RemoteError::Interrupted
+        | RemoteError::Misconfigured(_) => ReleaseReason::Abandoned,
+    }
+}

@@ -1,0 +1,101 @@
+//! From a result in the local store to outputs in place.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use pcmcache_shared::staged::{StagedFile, Whole};
+use pcmcache_shared::{Output, Role, failpoint};
+
+use super::Stop;
+use super::session::{Hit, Session, Task};
+use crate::invocation::{Bypass, Invocation};
+use crate::stage::{self, Stages};
+
+/// What the compiler wrote to its standard streams.
+type Said = Vec<(Role, Vec<u8>)>;
+
+/// Where the outputs of these roles go, in the order of placing: the BMI last, so that a launcher killed in between
+/// leaves nothing that looks newer than it is.
+pub(super) fn destinations(invocation: &Invocation) -> Vec<(Role, &Path)> {
+    let depfile = invocation.depfile.as_ref().map(|depfile| (Role::Depfile, depfile.path.as_path()));
+    let object = invocation.object.as_deref().map(|path| (Role::Object, path));
+    let bmi = invocation.bmi.as_ref().map(|bmi| (Role::Bmi, bmi.path.as_path()));
+    depfile.into_iter().chain(object).chain(bmi).collect()
+}
+
+impl Session {
+    /// Places a result's outputs and replays its diagnostics. `false`: something of it is missing or damaged, so
+    /// there is no such result any more, and nothing was placed.
+    pub(super) fn restore(&mut self, task: &Task, hit: &Hit) -> Result<bool, Stop> {
+        let Some(said) = self.put_in_place(task, hit)? else { return Ok(false) };
+        said.iter().for_each(|(role, text)| replay(*role, text));
+        if self.interrupt.came() { Err(self.interrupted()) } else { Ok(true) }
+    }
+
+    /// Places the outputs of the result that was published first, instead of our own. The compiler has spoken already.
+    pub(super) fn adopt(&mut self, task: &Task, winner: &Hit) -> Result<bool, Stop> {
+        let adopted = self.put_in_place(task, winner)?.is_some();
+        *if adopted { &mut self.counts.adopted } else { &mut self.counts.diverged } += 1;
+        Ok(adopted)
+    }
+
+    /// Places a result's outputs, and gives what the compiler said when it made them.
+    fn put_in_place(&mut self, task: &Task, hit: &Hit) -> Result<Option<Said>, Stop> {
+        let Some(store) = self.store.clone() else { return Ok(None) };
+        let unwritable = |error: io::Error| Bypass::new("output-directory", error.to_string());
+        let mut stages = Stages::default();
+        let mut staged: Vec<(Whole, PathBuf)> = Vec::new();
+        for (role, path) in destinations(&task.invocation) {
+            let Some(output) = hit.result.output(role) else { return Ok(None) };
+            if self.is_there_already(task, role, path, output) {
+                continue;
+            }
+            let stage =
+                StagedFile::create(stages.path_for(path).map_err(unwritable)?, 0o666).map_err(unwritable)?;
+            match store.copy_blob(output, stage).map_err(unwritable)? {
+                Some(whole) => staged.push((whole, path.to_owned())),
+                None => {
+                    self.fault("local_damaged", &format!("{role} {} of {}", output.digest, hit.action));
+                    store.forget_result(hit.action);
+                    return Ok(None);
+                }
+            }
+        }
+        let mut said = Vec::new();
+        for role in [Role::Stdout, Role::Stderr] {
+            let Some(output) = hit.result.output(role) else { continue };
+            let Some(text) = store.read_blob(output) else {
+                self.fault("local_damaged", &format!("{role} {} of {}", output.digest, hit.action));
+                store.forget_result(hit.action);
+                return Ok(None);
+            };
+            said.push((role, text));
+        }
+        failpoint!("hit.staged");
+        for (index, (whole, path)) in staged.into_iter().enumerate() {
+            whole.commit(&path).map_err(unwritable)?;
+            if index == 0 {
+                failpoint!("hit.placed-first");
+            }
+        }
+        Ok(Some(said))
+    }
+
+    /// Whether the very bytes are in place, and the build tool looks whether they changed: then their time is kept, and
+    /// nothing that depends on them is built again. Where the build tool compares times only, the time is renewed.
+    pub(super) fn is_there_already(&mut self, task: &Task, role: Role, path: &Path, output: &Output) -> bool {
+        let restat = role == Role::Bmi && task.invocation.bmi.as_ref().is_some_and(|bmi| bmi.restat);
+        restat
+            && stage::is_replaceable(path)
+            && fs_err::metadata(path).is_ok_and(|metadata| metadata.len() == output.size)
+            && self.inputs.digest(path).is_ok_and(|digest| digest == output.digest)
+    }
+}
+
+/// Says again what the compiler said.
+fn replay(role: Role, text: &[u8]) {
+    let _ = match role {
+        Role::Stdout => io::stdout().write_all(text).and_then(|()| io::stdout().flush()),
+        Role::Stderr | Role::Depfile | Role::Object | Role::Bmi => io::stderr().write_all(text),
+    };
+}

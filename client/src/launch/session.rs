@@ -1,0 +1,263 @@
+//! What one launch has at hand, and what it is about.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use pcmcache_shared::recipe::Unit;
+use pcmcache_shared::{ActionKey, ActionResult, Claim, IncludeSet, Recipe};
+
+use super::Stop;
+use crate::compiler::{self, Compiler};
+use crate::inputs::{Inputs, Uncacheable};
+use crate::interrupt::Interrupt;
+use crate::invocation::flags::Effect;
+use crate::invocation::{Arg, Bypass, Invocation, Kind, flags};
+use crate::key::{self, Facts};
+use crate::local::Store;
+use crate::local::lock::Turn as LocalTurn;
+use crate::local::memo::Memo;
+use crate::local::stats::Counts;
+use crate::os::{self, Moment};
+use crate::remote::Remote;
+use crate::settings::Settings;
+use crate::stage;
+
+/// What one launch has at hand.
+pub(super) struct Session {
+    pub(super) settings: Settings,
+    pub(super) store: Option<Store>,
+    pub(super) inputs: Inputs,
+    pub(super) counts: Counts,
+    pub(super) interrupt: Interrupt,
+    pub(super) remote: Option<Remote>,
+    /// When the launch began: whoever wrote an input before that wrote it in an earlier tick than the compile.
+    pub(super) began: Moment,
+    notes: Vec<String>,
+}
+
+/// What one launch is about.
+pub(super) struct Task {
+    pub(super) invocation: Invocation,
+    pub(super) compiler: Compiler,
+    pub(super) unit: Unit,
+    pub(super) colour: bool,
+    /// The include sets known for the unit, newest first, with the recipes that they and the present files make.
+    pub(super) known: Vec<Known>,
+    /// Whether the result may be taken from and given to others.
+    pub(super) shareable: bool,
+}
+
+/// An include set, and the recipe it makes; none where a file of the set is missing.
+pub(super) struct Known {
+    pub(super) set: IncludeSet,
+    pub(super) recipe: Option<Recipe>,
+}
+
+/// A result that was found.
+pub(super) struct Hit {
+    pub(super) action: ActionKey,
+    pub(super) result: ActionResult,
+}
+
+impl Task {
+    /// What a lock or a lease is on.
+    pub(super) fn claim(&self) -> Claim {
+        let newest = self.known.first().and_then(|known| known.recipe.as_ref());
+        newest.map_or_else(|| self.unit.key().into(), |recipe| recipe.action_key().into())
+    }
+}
+
+impl Session {
+    pub(super) fn open(settings: Settings) -> Self {
+        let began = Moment::now();
+        let mut counts = Counts::default();
+        let mut notes: Vec<String> = settings.faults.clone();
+        let store = match Store::open(&settings.dir) {
+            Ok(store) => Some(store),
+            Err(error) => {
+                counts.error("local_store");
+                notes.push(error.to_string());
+                None
+            }
+        };
+        let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let inputs = Inputs::new(Memo::new(store.clone()), cwd);
+        let interrupt = Interrupt::listen();
+        Self { settings, store, inputs, counts, interrupt, remote: None, began, notes }
+    }
+
+    /// Finds out what the invocation's unit is.
+    pub(super) fn task(&mut self, invocation: Invocation, compiler: Compiler) -> Result<Task, Bypass> {
+        refuse_special_outputs(&invocation)?;
+        let variables = compiler::key_variables(&|name| std::env::var_os(name))?;
+        let colour = wants_colour(&invocation);
+        let unreadable = |error: std::io::Error| Bypass::new("unreadable-input", error.to_string());
+        let source = self.inputs.digest(&invocation.source).map_err(unreadable)?;
+        let bmis = invocation
+            .bmis
+            .iter()
+            .map(|bmi| Ok((bmi.module.clone(), self.inputs.digest(&bmi.path)?)))
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        let facts = Facts {
+            compiler: compiler.identity,
+            cc1: compiler.cc1(&invocation, self.store.as_ref())?,
+            cwd: std::env::current_dir().map_err(unreadable)?,
+            variables,
+            source,
+            bmis,
+            colour,
+        };
+        let unit = key::unit(&invocation, &facts);
+        Ok(Task { invocation, compiler, unit, colour, known: Vec::new(), shareable: false })
+    }
+
+    /// Whether the result may be taken from others and given to them: there is a store, and every BMI that is named has
+    /// its sources embedded. Else the outputs depend on files that are in no key.
+    pub(super) fn is_shareable(&mut self, task: &mut Task) -> bool {
+        match self.refuse_foreign_bmis(task, &IncludeSet::default()) {
+            Ok(()) => task.shareable = self.store.is_some(),
+            Err(foreign) => self.uncacheable(&foreign),
+        }
+        task.shareable
+    }
+
+    /// Refuses a compile that loads a BMI which is not known to have its sources embedded.
+    pub(super) fn refuse_foreign_bmis(&mut self, task: &Task, set: &IncludeSet) -> Result<(), Uncacheable> {
+        let Some(store) = self.store.clone() else { return Ok(()) };
+        let mut bmis = self.inputs.bmis(&task.invocation, set);
+        if task.invocation.kind == Kind::BmiToObject {
+            bmis.push(task.invocation.source.clone());
+        }
+        let mut is_ours =
+            |path: &PathBuf| self.inputs.digest(path).is_ok_and(|digest| store.is_embedded(digest));
+        match bmis.into_iter().find(|path| !is_ours(path)) {
+            Some(path) => Err(Uncacheable::new("foreign-bmi", path.display().to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts and notes that what was made is used, but not kept for others.
+    pub(super) fn uncacheable(&mut self, why: &Uncacheable) {
+        self.counts.bypass(why.reason);
+        self.note(format!("not cached: {}: {}", why.reason, why.detail));
+    }
+
+    /// Looks the task up in the local store.
+    pub(super) fn find(&mut self, task: &mut Task) -> Option<Hit> {
+        let store = self.store.as_ref()?;
+        task.known.clear();
+        for set in store.include_sets(task.unit.key()) {
+            let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
+            let action = recipe.as_ref().map(Recipe::action_key);
+            task.known.push(Known { set, recipe });
+            let Some(action) = action else { continue };
+            if let Some(result) = store.result(action) {
+                if result.outputs.iter().all(|output| store.has_blob(output.digest, output.size)) {
+                    return Some(Hit { action, result });
+                }
+                store.forget_result(action);
+            }
+        }
+        None
+    }
+
+    /// Waits until no other launcher of this host works on the task.
+    pub(super) fn wait_locally(&mut self, task: &Task) -> LocalTurn {
+        let Some(store) = self.store.as_ref().filter(|_| task.shareable) else { return LocalTurn::Alone };
+        let turn = store.lock(task.claim(), self.settings.wait, &|| self.interrupt.came());
+        if matches!(&turn, LocalTurn::Ours(lock) if lock.waited()) {
+            self.counts.waits = 1;
+        }
+        turn
+    }
+
+    pub(super) fn local_hit(&mut self) -> u8 {
+        self.counts.local_hits += 1;
+        0
+    }
+
+    pub(super) fn remote_hit(&mut self) -> u8 {
+        self.counts.remote_hits += 1;
+        0
+    }
+
+    /// The end that a signal asks for.
+    pub(super) fn interrupted(&self) -> Stop {
+        Stop::Interrupted(self.interrupt.signal().unwrap_or(signal_hook::consts::SIGTERM))
+    }
+
+    /// Something for the log.
+    pub(super) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// Counts a fault of the cache, and notes it for the log.
+    pub(super) fn fault(&mut self, kind: &str, error: &dyn std::fmt::Display) {
+        self.counts.error(kind);
+        self.note(format!("{kind}: {error}"));
+    }
+
+    /// Writes down what the launch came to: the memo, the counters, the log.
+    pub(super) fn close(&mut self, program: &Path, args: &[OsString], ended: &Result<u8, Stop>) {
+        if let Some(remote) = self.remote.take() {
+            let (uploaded, downloaded) = remote.bytes();
+            self.counts.uploaded_bytes += uploaded;
+            self.counts.downloaded_bytes += downloaded;
+        }
+        if let Err(Stop::Bypass(bypass)) = ended {
+            self.counts.bypass(bypass.reason);
+        }
+        self.inputs.memo().save();
+        if let Some(store) = &self.store {
+            let _ = store.count(&self.counts);
+        }
+        let _ = self.log(program, args, ended);
+    }
+
+    fn log(&self, program: &Path, args: &[OsString], ended: &Result<u8, Stop>) -> std::io::Result<()> {
+        let Some(path) = &self.settings.log else { return Ok(()) };
+        let counts = &self.counts;
+        let what = match ended {
+            Err(Stop::Bypass(bypass)) => format!("bypass {}: {}", bypass.reason, bypass.detail),
+            Err(Stop::Interrupted(signal)) => format!("interrupted by signal {signal}"),
+            Ok(_) if counts.local_hits > 0 => "local hit".to_owned(),
+            Ok(_) if counts.remote_hits > 0 => "remote hit".to_owned(),
+            Ok(code) => format!("compiled, exit {code}"),
+        };
+        let mut text = format!("pcmcache[{}] {what}: {}", std::process::id(), program.display());
+        for arg in args {
+            text.push(' ');
+            text.push_str(&arg.to_string_lossy());
+        }
+        text.push('\n');
+        for note in &self.notes {
+            text.push_str(&format!("pcmcache[{}]   {note}\n", std::process::id()));
+        }
+        // One write, so that launchers that log side by side do not mix their lines.
+        fs_err::OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
+    }
+}
+
+/// A rename onto a device, a directory or a link would not do what the compiler does.
+fn refuse_special_outputs(invocation: &Invocation) -> Result<(), Bypass> {
+    let depfile = invocation.depfile.as_ref().map(|depfile| &depfile.path);
+    let bmi = invocation.bmi.as_ref().map(|bmi| &bmi.path);
+    match invocation.object.iter().chain(depfile).chain(bmi).find(|path| !stage::is_replaceable(path)) {
+        Some(path) => Err(Bypass::new("special-output", path.display().to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Whether the compiler would have coloured its diagnostics, had it seen the terminal that we stand before.
+fn wants_colour(invocation: &Invocation) -> bool {
+    let says = |arg: &Arg| match arg {
+        Arg::Key(words) => words.iter().any(|word| {
+            word.contains("color") && flags::find(word).is_some_and(|(_, effect, _)| effect == Effect::Key)
+        }),
+        Arg::Quiet(_) | Arg::Bmi(_) | Arg::PrebuiltPath(_) | Arg::Action(_) | Arg::Source => false,
+    };
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    !dumb && os::stderr_is_terminal() && !invocation.args.iter().any(says)
+}

@@ -1,0 +1,211 @@
+//! The server's part: look, learn include sets, get the right to build or wait for who has it.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, KnownSet};
+use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
+use pcmcache_shared::staged::Durability;
+use pcmcache_shared::{ActionKey, IncludeSet, Recipe, Role};
+
+use super::Stop;
+use super::session::{Hit, Known, Session, Task};
+use crate::local::Store;
+use crate::os;
+use crate::remote::breaker::{Breaker, State};
+use crate::remote::{self, Acquired, Lease, Remote, RemoteError};
+use crate::settings::Mode;
+
+/// What to do after the server was asked, or could not be.
+pub(super) enum Turn {
+    /// The result is in the local store now.
+    Found(Hit),
+    /// Compile; with a lease where the server gave one.
+    Build(Option<Lease>),
+}
+
+/// Each answer that teaches include sets leads to one more question; a server that always has more is not believed.
+const MAX_QUESTIONS: u32 = 4;
+
+impl Session {
+    /// Asks the server. A fault of it, of whatever kind, ends in compiling without a lease.
+    pub(super) fn ask(&mut self, task: &mut Task) -> Result<Turn, Stop> {
+        if !task.shareable || !self.connect() {
+            return Ok(Turn::Build(None));
+        }
+        for _ in 0..MAX_QUESTIONS {
+            match self.ask_once(task) {
+                Ok(Next::Do(turn)) => return Ok(turn),
+                Ok(Next::AskAgain) => {}
+                Err(RemoteError::Interrupted) => return Err(self.interrupted()),
+                Err(error) => {
+                    self.remote_fault(&error);
+                    return Ok(Turn::Build(None));
+                }
+            }
+        }
+        Ok(Turn::Build(None))
+    }
+
+    fn ask_once(&mut self, task: &mut Task) -> Result<Next, RemoteError> {
+        let interrupt = self.interrupt.clone();
+        let Some(remote) = &self.remote else { return Ok(Next::Do(Turn::Build(None))) };
+        let answer = remote.acquire(&self.question(task), &|| interrupt.came())?;
+        if answer.waited {
+            self.counts.waits = 1;
+        }
+        match answer.acquired {
+            Acquired::Hit(keyed) => self.take(task, keyed).map(|hit| Next::Do(Turn::Found(hit))),
+            Acquired::Sets(sets) => match self.learn_sets(task, sets)? {
+                Some(hit) => Ok(Next::Do(Turn::Found(hit))),
+                None => Ok(Next::AskAgain),
+            },
+            Acquired::Granted(lease) => Ok(Next::Do(Turn::Build(Some(lease)))),
+            Acquired::Alone(_) | Acquired::WaitOver => Ok(Next::Do(Turn::Build(None))),
+        }
+    }
+
+    fn question(&self, task: &Task) -> AcquireRequest {
+        let known = |known: &Known| KnownSet {
+            set: known.set.digest(),
+            action: known.recipe.as_ref().map(Recipe::action_key),
+        };
+        AcquireRequest {
+            claim: task.claim(),
+            unit: Some(task.unit.key()),
+            known: task.known.iter().take(limits::MAX_SETS).map(known).collect(),
+            request_id: format!("{:032x}", u128::from_ne_bytes(os::random())),
+            holder: String::new(),
+            mode: if self.settings.mode == Mode::ReadOnly { AcquireMode::Watch } else { AcquireMode::Build },
+            wait_ms: u64::try_from(self.settings.wait.min(limits::MAX_WAIT).as_millis()).unwrap_or(u64::MAX),
+            hold: true,
+        }
+    }
+
+    /// Takes in sets that the server knows and we did not; a result that came along may be ours already.
+    fn learn_sets(&mut self, task: &mut Task, sets: Vec<OfferedSet>) -> Result<Option<Hit>, RemoteError> {
+        let mut offered = Vec::new();
+        let mut learnt = Vec::new();
+        for sent in sets.into_iter().take(limits::MAX_SETS) {
+            let Ok(set) = IncludeSet::parse(&sent.text) else { continue };
+            if task.known.iter().any(|known| known.set == set) {
+                continue;
+            }
+            let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
+            learnt.push(Known { set, recipe });
+            offered.extend(sent.results);
+        }
+        // The server's are the newer ones: all who ask it compete for the claim of its newest.
+        learnt.append(&mut task.known);
+        learnt.truncate(limits::MAX_SETS);
+        task.known = learnt;
+        let is_ours = |action: ActionKey| {
+            task.known.iter().any(|k| k.recipe.as_ref().is_some_and(|recipe| recipe.action_key() == action))
+        };
+        match offered.into_iter().find(|keyed| is_ours(keyed.action)) {
+            Some(keyed) => self.take(task, keyed).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Brings a result and all it names into the local store.
+    pub(super) fn take(&mut self, task: &Task, keyed: KeyedResult) -> Result<Hit, RemoteError> {
+        let Some(store) = self.store.clone() else { return Err(RemoteError::Gone) };
+        let KeyedResult { action, result, blobs } = keyed;
+        result.check().map_err(|error| damaged(&error))?;
+        let recipes = task.known.iter().filter_map(|known| Some((known, known.recipe.as_ref()?)));
+        let known = recipes.into_iter().find(|(_, recipe)| recipe.action_key() == action);
+        let (known, recipe) = known.ok_or_else(|| damaged(&"it is of another action"))?;
+        for output in &result.outputs {
+            if store.has_blob(output.digest, output.size) {
+                continue;
+            }
+            let mut staged = store.stage_blob(output.digest).map_err(RemoteError::Local)?;
+            match (blobs.get(&output.digest), &self.remote) {
+                (Some(inline), _) => staged.write_all(&inline.0).map_err(RemoteError::Local)?,
+                (None, Some(remote)) => {
+                    let interrupt = self.interrupt.clone();
+                    remote.fetch(output.digest, output.size, &mut staged, &|| interrupt.came())?;
+                }
+                (None, None) => return Err(RemoteError::Gone),
+            }
+            let whole = staged.finish(Durability::None).map_err(RemoteError::Local)?;
+            if whole.digest() != output.digest || whole.size() != output.size {
+                return Err(damaged(&format!("{} does not match its name", output.role)));
+            }
+            store.keep_blob(whole).map_err(RemoteError::Local)?;
+        }
+        self.remember(&store, task, &known.set, recipe, &result).map_err(RemoteError::Local)?;
+        Ok(Hit { action, result })
+    }
+
+    /// Writes down locally what is now known of the task. The result comes last: what it names is there.
+    pub(super) fn remember(
+        &self,
+        store: &Store,
+        task: &Task,
+        set: &IncludeSet,
+        recipe: &Recipe,
+        result: &pcmcache_shared::ActionResult,
+    ) -> std::io::Result<()> {
+        store.put_blob(recipe.text().as_bytes())?;
+        if let Some(bmi) = result.output(Role::Bmi) {
+            store.mark_embedded(bmi.digest)?;
+        }
+        store.add_include_set(task.unit.key(), set)?;
+        store.put_result(recipe.action_key(), result)
+    }
+
+    /// Whether there is a server to ask. Where the breaker is open nobody asks and nobody pays; where it may close
+    /// again, this launch finds out while it compiles.
+    pub(super) fn connect(&mut self) -> bool {
+        let Some(url) = self.settings.remote.clone().filter(|_| self.settings.mode != Mode::Local) else {
+            return false;
+        };
+        let settings = remote::Settings {
+            url,
+            token: self.settings.token.clone(),
+            scope: self.settings.scope.clone(),
+            timeout: self.settings.timeout.max(Duration::from_millis(1)),
+            holder: format!("{}/{}", os::host_name(), std::process::id()),
+        };
+        match self.breaker().map(|breaker| breaker.state()) {
+            Some(State::Open) => return false,
+            Some(State::HalfOpen(ticket)) => {
+                remote::probe_beside(settings, ticket);
+                return false;
+            }
+            Some(State::Closed) | None => {}
+        }
+        match Remote::new(settings) {
+            Ok(remote) => self.remote = Some(remote),
+            Err(error) => self.remote_fault(&error),
+        }
+        self.remote.is_some()
+    }
+
+    fn breaker(&self) -> Option<Breaker> {
+        let (store, url) = (self.store.as_ref()?, self.settings.remote.as_ref()?);
+        Some(Breaker::new(store.root(), url, Arc::new(os::wall_clock)))
+    }
+
+    /// Counts a fault of the server, and leaves it alone for a while if it makes everybody wait.
+    pub(super) fn remote_fault(&mut self, error: &RemoteError) {
+        self.fault(error.name(), error);
+        if error.trips_breaker()
+            && let Some(breaker) = self.breaker()
+        {
+            breaker.trip();
+        }
+    }
+}
+
+enum Next {
+    Do(Turn),
+    AskAgain,
+}
+
+fn damaged(what: &dyn std::fmt::Display) -> RemoteError {
+    RemoteError::Damaged { during: "result", what: what.to_string() }
+}

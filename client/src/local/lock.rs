@@ -1,0 +1,101 @@
+//! Single flight on one host: one launcher works on a claim, the others wait for it, but not without bound.
+//!
+//! The lock is an flock, so the kernel frees it when its holder dies, however it dies. Safety never rests on it.
+//! A holder whose compile failed leaves a note in the file: who waits then compiles at once and for itself, so
+//! that a broken source makes nobody wait in line to see the same error.
+
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use pcmcache_shared::{Claim, api::limits};
+
+use super::Store;
+use crate::os::{self, Moment};
+
+/// What came of trying to be the one who works on a claim.
+#[derive(Debug)]
+pub enum Turn {
+    /// This launcher works on it.
+    Ours(Lock),
+    /// Go on without: somebody reported a failure a short while ago, the wait is over, or there are no locks here.
+    Alone,
+    /// The launcher was told to stop.
+    Interrupted,
+}
+
+/// The lock, freed when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: fs_err::File,
+    waited: bool,
+}
+
+const FAILED: &[u8] = b"failed";
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl Store {
+    /// Waits for the claim's lock, at most as long as `wait`.
+    pub fn lock(&self, claim: Claim, wait: Duration, interrupted: &dyn Fn() -> bool) -> Turn {
+        let path = self.entry("locks", &claim.to_string());
+        let open = || {
+            fs_err::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+        };
+        let opened = open().or_else(|_| {
+            fs_err::create_dir_all(path.parent().unwrap_or(self.root()))?;
+            open()
+        });
+        let Ok(mut file) = opened else { return Turn::Alone };
+        let mut waited = Duration::ZERO;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if failed_lately(&mut file) {
+                return Turn::Alone;
+            }
+            match os::try_lock(file.file()) {
+                Ok(true) => return Turn::Ours(Lock { file, waited: !waited.is_zero() }),
+                Ok(false) if waited < wait && !interrupted() => {}
+                Ok(false) if interrupted() => return Turn::Interrupted,
+                Ok(false) | Err(_) => return Turn::Alone,
+            }
+            std::thread::sleep(pause);
+            waited += pause;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn failed_lately(file: &mut fs_err::File) -> bool {
+    let recent = file.metadata().is_ok_and(|metadata| {
+        metadata.len() > 0
+            && (0..limits::ALONE_FOR.as_secs() as i64).contains(&(Moment::now().seconds() - metadata.mtime()))
+    });
+    let mut note = [0; FAILED.len()];
+    recent && file.rewind().is_ok() && file.read_exact(&mut note).is_ok() && note == FAILED
+}
+
+impl Lock {
+    /// Whether someone else held it first.
+    pub fn waited(&self) -> bool {
+        self.waited
+    }
+
+    /// Frees it, and tells who waits whether the compile failed.
+    pub fn release(mut self, failed: bool) {
+        let noted = self.file.metadata().is_ok_and(|metadata| metadata.len() > 0);
+        if failed || noted {
+            let _ = self.file.set_len(0);
+        }
+        if failed {
+            let _ = self.file.rewind().and_then(|()| self.file.write_all(FAILED));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A small file that tells when it is damaged: its body, then a line with the body's digest.
+//!
+//! Invariant: [`read`] gives bytes that [`seal`] was given, or nothing. Files are written beside their place and
+//! renamed there, without fsync: what a power cut tears does not match its seal.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use pcmcache_shared::Digest;
+use pcmcache_shared::staged::{Durability, StagedFile};
+
+use crate::os;
+
+const MARK: &str = "\nsha256 ";
+/// The mark, 64 digits, the end of the line.
+const SEAL_LEN: usize = MARK.len() + 64 + 1;
+
+/// What is at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// The body, as it was written.
+    Whole(Vec<u8>),
+    /// Nothing is there.
+    Missing,
+    /// Something is there that does not match its seal.
+    Damaged,
+}
+
+/// Reads a sealed file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Sealed {
+    let mut bytes = Vec::new();
+    let read = fs_err::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > limit => Sealed::Damaged,
+        Ok(_) => open(bytes).map_or(Sealed::Damaged, Sealed::Whole),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Sealed::Missing,
+        Err(_) => Sealed::Damaged,
+    }
+}
+
+fn open(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let body_len = bytes.len().checked_sub(SEAL_LEN)?;
+    let seal = bytes.split_off(body_len);
+    (seal == seal_of(&bytes).as_bytes()).then_some(bytes)
+}
+
+fn seal_of(body: &[u8]) -> String {
+    format!("{MARK}{}\n", Digest::of(body))
+}
+
+/// Puts a sealed file at `path`, in place of what is there. Its directory is made if it is missing.
+pub fn write(path: &Path, body: &[u8]) -> io::Result<()> {
+    let mut staged = create_beside(path)?;
+    staged.write_all(body)?;
+    staged.write_all(seal_of(body).as_bytes())?;
+    staged.finish(Durability::None)?.commit(path)
+}
+
+/// A stage beside `path`, whose directory is made if it is missing.
+pub fn create_beside(path: &Path) -> io::Result<StagedFile> {
+    let name = format!(".stage-{:016x}", u64::from_ne_bytes(os::random()));
+    let stage = path.with_file_name(name);
+    match StagedFile::create(stage.clone(), 0o600) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs_err::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            StagedFile::create(stage, 0o600)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_written_comes_back() {
+        let dir = std::env::temp_dir().join(format!("pcmcache-sealed-{}", std::process::id()));
+        let path = dir.join("deep/file");
+        assert_eq!(read(&path, 1000), Sealed::Missing);
+        write(&path, b"hello\n").unwrap();
+        assert_eq!(read(&path, 1000), Sealed::Whole(b"hello\n".to_vec()));
+        assert_eq!(read(&path, 10), Sealed::Damaged, "larger than the limit");
+        let good = fs_err::read(&path).unwrap();
+        for index in 0..good.len() {
+            let mut flipped = good.clone();
+            flipped[index] ^= 1;
+            fs_err::write(&path, &flipped).unwrap();
+            assert_eq!(read(&path, 1000), Sealed::Damaged, "byte {index}");
+            fs_err::write(&path, &good[..index]).unwrap();
+            assert_eq!(read(&path, 1000), Sealed::Damaged, "cut at {index}");
+        }
+        fs_err::write(&path, [&good[..], b"x"].concat()).unwrap();
+        assert_eq!(read(&path, 1000), Sealed::Damaged);
+        fs_err::remove_dir_all(&dir).unwrap();
+    }
+}

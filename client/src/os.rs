@@ -1,0 +1,213 @@
+//! The few calls that differ by system: clocks that agree with file times, file identities, locks that die with
+//! their process, placing a copy, killing a compiler's tree. A port is this file.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal};
+use rustix::time::ClockId;
+
+/// A moment of the clock that the kernel stamps files with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    seconds: i64,
+    nanos: i64,
+}
+
+impl Moment {
+    /// Now, by the coarse clock: whatever is changed from here on has a change time that is not before this.
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
+        Self { seconds: now.tv_sec, nanos: now.tv_nsec as i64 }
+    }
+
+    /// Seconds since 1970, for expiries that outlive the process.
+    pub fn seconds(self) -> i64 {
+        self.seconds
+    }
+
+    /// Waits until the coarse clock shows a later moment than this one: a few milliseconds at most.
+    pub fn let_pass(self) {
+        for _ in 0..100 {
+            if Self::now() > self {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_micros(500));
+        }
+    }
+}
+
+/// The wall clock, for expiries that several processes share.
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock enters the launcher")]
+pub fn wall_clock() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
+/// Starts measuring a duration.
+#[expect(clippy::disallowed_methods, reason = "a compile's cost is real time; nothing is decided by it")]
+pub fn stopwatch() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// What tells that a file was not replaced or written to: compared, never interpreted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileId {
+    /// The identity in this metadata.
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Reads an identity and the space behind it, as they were displayed; gives what follows as well.
+    pub fn parse(text: &str) -> Option<(Self, &str)> {
+        let mut parts = text.splitn(8, ' ');
+        let id = Self {
+            device: parts.next()?.parse().ok()?,
+            inode: parts.next()?.parse().ok()?,
+            size: parts.next()?.parse().ok()?,
+            modified: (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?),
+            changed: (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?),
+        };
+        Some((id, parts.next()?))
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether the file was certainly not touched at `moment` or later.
+    pub fn untouched_since(&self, moment: Moment) -> bool {
+        let (seconds, nanos) = self.changed;
+        Moment { seconds, nanos } < moment
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((m, mn), (c, cn)) = (self.modified, self.changed);
+        write!(f, "{} {} {} {m} {mn} {c} {cn}", self.device, self.inode, self.size)
+    }
+}
+
+/// Tries to take the lock; it is freed by the kernel when its file is closed, so also when the process dies.
+pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// This process's user.
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Random bits for names of temporaries, request ids and the like.
+#[expect(clippy::disallowed_methods, reason = "the one place where randomness enters the launcher")]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if getrandom::fill(&mut bytes).is_err() {
+        // No entropy: names only need to differ, and every taker of a name copes with one that is taken.
+        let seed = rustix::process::getpid().as_raw_nonzero().get() as u64 ^ Moment::now().nanos as u64;
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = (seed.rotate_left(index as u32 * 7) & 0xff) as u8;
+        }
+    }
+    bytes
+}
+
+/// The host's name, for people.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Replaces this process by the command. Returns only if that failed.
+pub fn exec(command: &mut Command) -> io::Error {
+    command.exec()
+}
+
+/// The signal that cannot be caught.
+pub const KILL: i32 = signal_hook::consts::SIGKILL;
+
+/// Sends the signal to the whole process group that `leader` leads.
+pub fn signal_group(leader: u32, signal: i32) {
+    let pid = i32::try_from(leader).ok().and_then(Pid::from_raw);
+    if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(signal)) {
+        let _ = rustix::process::kill_process_group(pid, signal);
+    }
+}
+
+/// Kills every process of the group that this process leads, this one included.
+pub fn kill_own_group() {
+    let _ = rustix::process::kill_current_process_group(Signal::KILL);
+}
+
+/// Ends this process as `status` tells that the other one ended: by the same code or the same signal.
+pub fn exit_code_of(status: ExitStatus) -> u8 {
+    if let Some(signal) = status.signal() {
+        die_by(signal);
+        return 128u8.saturating_add(u8::try_from(signal).unwrap_or(0));
+    }
+    u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)
+}
+
+/// Dies by this signal, if its default is to end the process.
+pub fn die_by(signal: i32) {
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+}
+
+/// The program file of this process.
+pub fn own_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
+}
+
+/// The dynamic linker's list of libraries that the program would load now, or `None` for a static one.
+pub fn loaded_libraries(program: &Path) -> io::Result<Option<Vec<PathBuf>>> {
+    let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output()?;
+    if !output.status.success() {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let path = |line: &str| {
+        let target = line.split_once("=>").map_or(line, |(_, target)| target).trim();
+        let path = target.rsplit_once(" (").map_or(target, |(path, _)| path);
+        path.starts_with('/').then(|| PathBuf::from(path))
+    };
+    Ok(Some(text.lines().filter_map(path).collect()))
+}
+
+/// Whether something with a terminal behind it reads our standard error.
+pub fn stderr_is_terminal() -> bool {
+    use std::io::IsTerminal;
+    io::stderr().is_terminal()
+}
+
+/// A name's bytes, for building another name from it.
+pub fn join_name(parts: &[&std::ffi::OsStr]) -> OsString {
+    parts.iter().fold(OsString::new(), |mut name, part| {
+        name.push(part);
+        name
+    })
+}

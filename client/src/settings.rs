@@ -1,0 +1,247 @@
+//! What the user set: the environment first, then `config.toml`, then defaults.
+//!
+//! A value that cannot be read is a fault of the set-up, never of the build: it is noted, the default is taken.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pcmcache_shared::Scope;
+
+/// Which parts of the cache take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Look locally and at the server; store in both.
+    ReadWrite,
+    /// Look in both, wait for builds that are under way, publish nothing.
+    ReadOnly,
+    /// Do as if no server were set.
+    Local,
+    /// Hand every command to the compiler unchanged.
+    Off,
+}
+
+impl Mode {
+    /// The word for it in the environment and in `config.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "read-write",
+            Self::ReadOnly => "read-only",
+            Self::Local => "local",
+            Self::Off => "off",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::ReadWrite, Self::ReadOnly, Self::Local, Self::Off].into_iter().find(|mode| mode.word() == text)
+    }
+}
+
+/// Where a value came from, for `pcmcache config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody said anything.
+    Default,
+    /// `config.toml`.
+    File,
+    /// An environment variable.
+    Environment,
+}
+
+/// All that can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The cache directory.
+    pub dir: PathBuf,
+    /// The server's URL.
+    pub remote: Option<String>,
+    /// The token for the server.
+    pub token: Option<String>,
+    /// The scope to read and write.
+    pub scope: Scope,
+    /// Which parts take part.
+    pub mode: Mode,
+    /// The longest wait for someone else's build of the same thing.
+    pub wait: Duration,
+    /// How long the server may take to accept and to begin an answer.
+    pub timeout: Duration,
+    /// Where to log; nowhere if not set.
+    pub log: Option<PathBuf>,
+    /// Where each of the above came from, by its name in `config.toml`.
+    pub sources: BTreeMap<&'static str, Source>,
+    /// What could not be read, for people.
+    pub faults: Vec<String>,
+}
+
+/// The largest configuration file anyone reads, in bytes.
+const MAX_CONFIG: u64 = 1024 * 1024;
+/// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
+pub const NAMES: [&str; 8] = ["dir", "remote", "token", "scope", "mode", "wait", "timeout", "log"];
+
+impl Settings {
+    /// Reads the settings of this process.
+    pub fn load() -> Self {
+        Self::from_environment(&|name| std::env::var_os(name))
+    }
+
+    /// Reads the settings that this environment, and the files it names, make up.
+    pub fn from_environment(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let mut reader = Reader::new(variable);
+        let home = variable("HOME").map(PathBuf::from).unwrap_or_else(|| PathBuf::from("/"));
+        let cache_home = directory(variable("XDG_CACHE_HOME")).unwrap_or_else(|| home.join(".cache"));
+        let dir = reader.take("dir", |text| {
+            Path::new(text).is_absolute().then(|| PathBuf::from(text)).ok_or("must be an absolute path")
+        });
+        let positive_seconds = |text: &str| {
+            let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+            seconds.map(Duration::from_secs_f64).ok_or("must be a number of seconds, 0 to 86400")
+        };
+        let text = |text: &str| Ok(text.to_owned());
+        Self {
+            dir: dir.unwrap_or_else(|| cache_home.join("pcmcache")),
+            remote: reader.take("remote", |text| {
+                let plain = text.trim_end_matches('/');
+                let known = plain.starts_with("http://") || plain.starts_with("https://");
+                known.then(|| plain.to_owned()).ok_or("must start with http:// or https://")
+            }),
+            token: reader.take("token", text),
+            scope: reader
+                .take("scope", |text| text.parse().map_err(|_| "is no scope name"))
+                .unwrap_or_default(),
+            mode: reader
+                .take("mode", |text| Mode::parse(text).ok_or("must be read-write, read-only, local or off"))
+                .unwrap_or(Mode::ReadWrite),
+            wait: reader.take("wait", positive_seconds).unwrap_or(Duration::from_secs(300)),
+            timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
+            log: reader.take("log", |text| Ok(PathBuf::from(text))),
+            sources: reader.sources,
+            faults: reader.faults,
+        }
+    }
+}
+
+fn directory(value: Option<OsString>) -> Option<PathBuf> {
+    value.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Takes values by name, and remembers where each came from and what was wrong with it.
+struct Reader<'a> {
+    variable: &'a dyn Fn(&str) -> Option<OsString>,
+    file: toml::Table,
+    sources: BTreeMap<&'static str, Source>,
+    faults: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(variable: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+        let mut reader =
+            Self { variable, file: toml::Table::new(), sources: BTreeMap::new(), faults: Vec::new() };
+        if let Some(path) = config_path(variable) {
+            reader.read_file(&path);
+        }
+        reader
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        match fs_err::metadata(path) {
+            Ok(metadata) if metadata.len() <= MAX_CONFIG => {}
+            Ok(_) => {
+                return self.faults.push(format!("{} is larger than {MAX_CONFIG} bytes", path.display()));
+            }
+            Err(_) => return,
+        }
+        match fs_err::read_to_string(path).map(|text| text.parse::<toml::Table>()) {
+            Ok(Ok(table)) => self.file = table,
+            Ok(Err(error)) => self.faults.push(format!("{}: {}", path.display(), error.message())),
+            Err(error) => self.faults.push(error.to_string()),
+        }
+        for name in self.file.keys().filter(|name| !NAMES.contains(&name.as_str())) {
+            self.faults.push(format!("{}: there is no setting '{name}'", path.display()));
+        }
+    }
+
+    fn take<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Option<T> {
+        let variable = format!("PCMCACHE_{}", name.to_uppercase());
+        let set = (self.variable)(&variable).filter(|value| !value.is_empty());
+        let (text, source, label) = if let Some(value) = set {
+            (value.to_string_lossy().into_owned(), Source::Environment, variable)
+        } else if let Some(value) = self.file.get(name) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (text, Source::File, format!("config.toml: {name}"))
+        } else {
+            self.sources.insert(name, Source::Default);
+            return None;
+        };
+        match parse(&text) {
+            Ok(value) => {
+                self.sources.insert(name, source);
+                Some(value)
+            }
+            Err(fault) => {
+                // A token is not repeated to whoever reads the log.
+                let shown = if name == "token" { "..." } else { &text };
+                self.faults.push(format!("{label} = '{shown}' {fault}; the default is taken"));
+                self.sources.insert(name, Source::Default);
+                None
+            }
+        }
+    }
+}
+
+/// Where the configuration file is looked for.
+pub fn config_path(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let home = || directory(variable("HOME")).map(|home| home.join(".config"));
+    let base = directory(variable("XDG_CONFIG_HOME")).or_else(home)?;
+    Some(base.join("pcmcache/config.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        let map: BTreeMap<_, _> = variables.iter().copied().collect();
+        Settings::from_environment(&|name| map.get(name).map(|value| OsString::from(*value)))
+    }
+
+    #[test]
+    fn defaults() {
+        let settings = settings(&[("HOME", "/home/ada")]);
+        assert_eq!(settings.dir, Path::new("/home/ada/.cache/pcmcache"));
+        assert_eq!((settings.remote, settings.mode), (None, Mode::ReadWrite));
+        assert_eq!((settings.wait.as_secs(), settings.timeout.as_secs()), (300, 1));
+        assert_eq!(settings.scope.as_str(), "main");
+        assert!(settings.faults.is_empty());
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let dir = std::env::temp_dir().join(format!("pcmcache-settings-{}", std::process::id()));
+        fs_err::create_dir_all(dir.join("pcmcache")).unwrap();
+        fs_err::write(dir.join("pcmcache/config.toml"), "scope = 'pr-1'\nwait = 7\nwat = 1\n").unwrap();
+        let read = settings(&[
+            ("XDG_CONFIG_HOME", dir.to_str().unwrap()),
+            ("PCMCACHE_SCOPE", "pr-2"),
+            ("PCMCACHE_REMOTE", "http://cache:7733/"),
+        ]);
+        fs_err::remove_dir_all(&dir).unwrap();
+        assert_eq!(read.scope.as_str(), "pr-2");
+        assert_eq!(read.wait.as_secs(), 7);
+        assert_eq!(read.remote.as_deref(), Some("http://cache:7733"));
+        assert_eq!(read.sources.get("wait"), Some(&Source::File));
+        assert_eq!(read.faults.len(), 1, "{:?}", read.faults);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_noted_and_the_default_taken() {
+        let read = settings(&[
+            ("PCMCACHE_MODE", "sometimes"),
+            ("PCMCACHE_WAIT", "soon"),
+            ("PCMCACHE_DIR", "relative"),
+            ("PCMCACHE_REMOTE", "cache:7733"),
+        ]);
+        assert_eq!((read.mode, read.wait.as_secs(), read.remote.is_none()), (Mode::ReadWrite, 300, true));
+        assert_eq!(read.faults.len(), 4, "{:?}", read.faults);
+    }
+}
