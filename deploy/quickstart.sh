@@ -123,6 +123,7 @@ start() {
 
 start_server() {
     mkdir "$work/server"
+    : >"$work/server/out" # it is looked at before the server is under way
     # nohup: with --keep it outlives this script and its terminal.
     set -m
     nohup "$binaries/pcmcache-server" --listen 127.0.0.1:0 --data-dir "$work/server/data" \
@@ -257,8 +258,10 @@ clean_up() {
         any_left || break
         sleep 0.1
     done
-    for group in "${!groups[@]}"; do kill -KILL -- "-$group" 2>/dev/null || true; done
-    wait 2>/dev/null
+    for group in "${!groups[@]}"; do
+        kill -KILL -- "-$group" 2>/dev/null || true
+        wait "$group" 2>/dev/null || true
+    done
     if [[ $keep == yes ]]; then
         printf 'quickstart: logs and data are in %s\n' "$work" >&2
     else
