@@ -5,6 +5,7 @@
 //! request id; when the server is away that is tried over and over for as long as the lease may live, so that a
 //! builder outlives a restart. A definite no loses the lease. Losing it costs work, never safety.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +30,6 @@ const MOST_SMALL_TALK: usize = 64 * 1024;
 const LONGEST_TTL: Duration = limits::LEASE_TTL.saturating_mul(4);
 
 /// The right to build a claim. Dropped, it is given back for somebody else to build.
-#[derive(Debug)]
 pub struct Lease {
     engine: Arc<Engine>,
     held: Arc<Held>,
@@ -37,7 +37,6 @@ pub struct Lease {
 }
 
 /// What the caller and the keeper both know.
-#[derive(Debug)]
 struct Held {
     server: Arc<Server>,
     claim: Claim,
@@ -104,6 +103,13 @@ impl Lease {
             let _ = self.engine.run(&|| false, release);
         }
         keeper.abort();
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Held { claim, hold, .. } = &*self.held;
+        f.debug_struct("Lease").field("claim", claim).field("hold", hold).finish_non_exhaustive()
     }
 }
 
