@@ -15,6 +15,7 @@ pub struct Fence(pub u64);
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[A-Za-z0-9]{1,64}$"))]
 pub struct Secret(String);
 
 impl Secret {

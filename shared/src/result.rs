@@ -62,12 +62,14 @@ pub struct Cost {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ActionResult {
     /// At most one of each role.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 5))]
     pub outputs: Vec<Output>,
     /// What it cost to make.
     #[serde(default)]
     pub cost: Cost,
     /// Who made it: a host's name, at most 128 bytes; for people only.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 128))]
     pub builder: String,
 }
 

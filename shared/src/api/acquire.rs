@@ -28,11 +28,14 @@ pub struct AcquireRequest {
     /// The include sets that the client knows for the unit, with the action keys they give it; at most
     /// [`super::limits::MAX_SETS`]. A result of any of these actions is a hit.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub known: Vec<KnownSet>,
     /// 1 to 128 letters, digits and `-`. The same id on the same claim gets the same grant again.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9-]{1,128}$"))]
     pub request_id: String,
     /// Who asks: a host's name and a process, for people only.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 128))]
     pub holder: String,
     /// Whether the client would build.
     #[serde(default)]

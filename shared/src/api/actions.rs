@@ -21,8 +21,10 @@ pub struct PublishRequest {
     /// The result; its blobs must be there.
     pub result: ActionResult,
     /// The recipe's text: its hash is the action key, the hash of its first part is the unit key.
+    #[cfg_attr(feature = "openapi", schema(max_length = 4194304))]
     pub recipe: String,
     /// The canonical text of the include set the recipe was made under.
+    #[cfg_attr(feature = "openapi", schema(max_length = 4194304))]
     pub include_set: String,
     /// What this build had, or would have had, its lease on.
     pub claim: Claim,

@@ -17,9 +17,11 @@ pub fn path(scope: &Scope) -> String {
 pub struct LookupRequest {
     /// Units whose include sets are asked for.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 1000))]
     pub units: Vec<UnitKey>,
     /// Actions whose results are asked for.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 1000))]
     pub actions: Vec<ActionKey>,
 }
 
