@@ -30,6 +30,12 @@ pub(super) const PUT_PROBLEMS: &[Code] = &[
     Code::BadContentType,
 ];
 
+/// Raw bytes.
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only its schema is used, by the document")]
+pub(super) struct Octets(Vec<u8>);
+
 /// A name's bytes never change.
 const FOR_EVER: &str = "max-age=31536000, immutable";
 
@@ -45,16 +51,16 @@ const FOR_EVER: &str = "max-age=31536000, immutable";
     params(
         ("scope" = pcmcache_shared::Scope, Path, description = "The scope."),
         ("digest" = Digest, Path, description = "The SHA-256 of the bytes."),
-        ("Range" = Option<String>, Header, description = "One range of bytes (RFC 9110)."),
-        ("If-Range" = Option<String>, Header, description = "A strong ETag under which `Range` holds."),
-        ("If-None-Match" = Option<String>, Header, description = "ETags of what the client has."),
+        ("Range" = Option<String>, Header, nullable = false, description = "One range of bytes (RFC 9110)."),
+        ("If-Range" = Option<String>, Header, nullable = false, description = "A strong ETag under which `Range` holds."),
+        ("If-None-Match" = Option<String>, Header, nullable = false, description = "ETags of what the client has."),
     ),
     responses(
-        (status = 200, description = "The bytes.", content_type = "application/octet-stream", body = Vec<u8>, headers(
+        (status = 200, description = "The bytes.", content_type = "application/octet-stream", body = Octets, headers(
             ("ETag" = String, description = "The digest, quoted; strong."),
             ("Repr-Digest" = String, description = "The SHA-256 of the whole blob (RFC 9530)."),
         )),
-        (status = 206, description = "The range.", content_type = "application/octet-stream", body = Vec<u8>, headers(
+        (status = 206, description = "The range.", content_type = "application/octet-stream", body = Octets, headers(
             ("Content-Range" = String, description = "Which bytes of how many."),
         )),
         (status = 304, description = "The client has it."),
@@ -90,7 +96,7 @@ pub(super) async fn get(
     params(
         ("scope" = pcmcache_shared::Scope, Path, description = "The scope."),
         ("digest" = Digest, Path, description = "The SHA-256 of the bytes."),
-        ("If-None-Match" = Option<String>, Header, description = "ETags of what the client has."),
+        ("If-None-Match" = Option<String>, Header, nullable = false, description = "ETags of what the client has."),
     ),
     responses(
         (status = 200, description = "It is there.", headers(
@@ -123,7 +129,7 @@ pub(super) async fn head(
         ("scope" = pcmcache_shared::Scope, Path, description = "The scope."),
         ("digest" = Digest, Path, description = "The SHA-256 of the bytes."),
     ),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = Octets, content_type = "application/octet-stream"),
     responses(
         (status = 201, description = "The scope has it now."),
         (status = 200, description = "The scope had it; the body was read and hashed all the same."),
