@@ -1,5 +1,14 @@
 //! The server over real sockets: what it answers, whom it cuts, how it stops.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, also in its helpers, and measures real time"
+)]
+
 #[path = "http/blobs.rs"]
 mod blobs;
 #[path = "http/document.rs"]
