@@ -51,7 +51,8 @@ pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
         return hand_over(&program, name, args);
     }
     let mut session = Session::open(settings);
-    // A fault in our own code is a fault of the cache: it costs the hit, not the build.
+    // A fault in our own code is a fault of the cache: it costs the hit, not the build, and adds nothing to its output.
+    std::panic::set_hook(Box::new(|_| {}));
     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&mut session, &program, args)));
     let ended = told.unwrap_or_else(|_| Err(Bypass::new("internal", "a panic; please report it").into()));
     session.close(&program, args, &ended);

@@ -178,6 +178,17 @@ pub fn die_by(signal: i32) {
     let _ = signal_hook::low_level::emulate_default_handler(signal);
 }
 
+/// The directory this process runs in, by the name a compiler would write into debug information: `PWD` where it names
+/// that directory (a link to it perhaps), else the name without links.
+pub fn working_directory() -> io::Result<PathBuf> {
+    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
+    let same = |path: &PathBuf| {
+        let (Ok(a), Ok(b)) = (fs_err::metadata(path), fs_err::metadata(".")) else { return false };
+        (a.dev(), a.ino()) == (b.dev(), b.ino())
+    };
+    named.filter(same).map_or_else(std::env::current_dir, Ok)
+}
+
 /// The program file of this process.
 pub fn own_program() -> PathBuf {
     PathBuf::from("/proc/self/exe")

@@ -81,7 +81,7 @@ impl Session {
                 None
             }
         };
-        let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let cwd = os::working_directory().unwrap_or_else(|_| PathBuf::from("/"));
         let inputs = Inputs::new(Memo::new(store.clone()), cwd);
         let interrupt = Interrupt::listen();
         Self { settings, store, inputs, counts, interrupt, remote: None, began, notes }
@@ -103,7 +103,7 @@ impl Session {
         let facts = Facts {
             compiler: compiler.identity,
             cc1: compiler.cc1(&invocation, self.store.as_ref())?,
-            cwd: std::env::current_dir().map_err(unreadable)?,
+            cwd: os::working_directory().map_err(unreadable)?,
             variables,
             source,
             bmis,

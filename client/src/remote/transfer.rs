@@ -138,7 +138,8 @@ async fn stalled(server: &Server, size: u64, moved: &AtomicU64) {
 mod tests {
     use std::time::Duration;
 
-    use super::super::fake::{Fake, Peer, is_silent, never, short};
+    use super::super::Remote;
+    use super::super::fake::{Fake, Peer, is_silent, never, settings, short};
     use super::super::server::Deadlines;
     use super::*;
 
@@ -240,6 +241,23 @@ mod tests {
             fake.remote_with(patient).fetch(Digest::of(BLOB), BLOB.len() as u64, &mut io::sink(), &never);
         assert!(is_silent(&result.unwrap_err()));
         assert!(started.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
+    fn an_upload_that_nobody_takes_is_cut_long_before_the_whole_is_due() {
+        // Accepts by its backlog and reads nothing: what fits into the socket's buffers goes, the rest stays.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let patient = Deadlines { answer: Duration::from_secs(60), ..short() };
+        let remote = Remote::with_deadlines(settings(listener.local_addr().unwrap()), patient).unwrap();
+        let path = std::env::temp_dir().join(format!("pcmcache-upload-{}", std::process::id()));
+        fs_err::File::create(&path).unwrap().set_len(64 * 1024 * 1024).unwrap();
+        let started = Instant::now();
+        let upload = upload(&remote.server, &remote.counters, Digest::of("any"), &path);
+        let error = remote.engine.run(&never, upload).unwrap_err();
+        let _ = fs_err::remove_file(&path);
+        assert!(is_silent(&error), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(15));
+        assert_eq!(remote.bytes(), (0, 0));
     }
 
     #[test]
