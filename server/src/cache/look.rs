@@ -95,11 +95,7 @@ impl Cache {
     }
 
     /// The grant that this very request got before: its answer was lost, or its stream, or the server was restarted.
-    async fn resume(
-        &self,
-        scope: &Scope,
-        request: &AcquireRequest,
-    ) -> Result<Option<Granted>, CacheError> {
+    async fn resume(&self, scope: &Scope, request: &AcquireRequest) -> Result<Option<Granted>, CacheError> {
         let actions = request.known.iter().filter_map(|known| known.action).map(Claim::from);
         for claim in [request.claim].into_iter().chain(actions) {
             let Some(lease) = self.rooms.leases.current(scope, claim).await? else { continue };

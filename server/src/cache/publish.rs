@@ -36,7 +36,8 @@ impl Cache {
     ) -> Result<Published, CacheError> {
         let (cache, scope) = (Arc::clone(self), scope.clone());
         // To its end, also where the client goes away: once the result is stored its waiters must be woken.
-        on_its_own("publish a result", async move { cache.publish_to_the_end(&scope, key, request).await }).await
+        on_its_own("publish a result", async move { cache.publish_to_the_end(&scope, key, request).await })
+            .await
     }
 
     async fn publish_to_the_end(

@@ -111,9 +111,11 @@ impl BlobRead {
         let cache = Arc::clone(&self.cache);
         let mut walk = self.walk(range);
         let Some(first) = walk.next().await? else { return Ok(stream::empty().boxed()) };
-        let rest = stream::try_unfold(walk, |mut walk| async move {
-            Ok(walk.next().await?.map(|bytes| (bytes, walk)))
-        });
+        let rest =
+            stream::try_unfold(
+                walk,
+                |mut walk| async move { Ok(walk.next().await?.map(|bytes| (bytes, walk))) },
+            );
         let counted = stream::once(async { Ok(first) }).chain(rest).inspect(move |bytes| {
             if let Ok(bytes) = bytes {
                 cache.counters.served_bytes.add(bytes.len() as u64);

@@ -146,7 +146,11 @@ mod tests {
             let b = b.bell();
             let mut b = pin!(b.notified());
             b.as_mut().enable();
-            if with_lease { a.leave_with_lease() } else { drop(a) }
+            if with_lease {
+                a.leave_with_lease()
+            } else {
+                drop(a)
+            }
             assert_eq!(b.as_mut().now_or_never(), woken);
         }
     }

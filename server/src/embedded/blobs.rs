@@ -11,10 +11,10 @@ use pcmcache_shared::staged::{Durability, StagedFile, Whole};
 use pcmcache_shared::{Digest, Scope, failpoint};
 use redb::WriteTransaction;
 
+use super::Embedded;
 use super::files::{Files, none_if_missing, version};
 use super::index::{Index, blocking, fault};
 use super::tables::{VISIBLE, all_scopes};
-use super::Embedded;
 use super::writer::Writer;
 use crate::blobs::{Blobs, Opened, Put, Sealed, Stage, Stat, Version};
 use crate::fault::Fault;

@@ -136,10 +136,12 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
 
 /// The fault that an error of redb is.
 pub(super) fn fault(operation: &'static str, error: &redb::Error) -> Fault {
-    match error {
-        redb::Error::Io(error) if is_full(error) => Fault::Full { operation },
-        other => Fault::Broken { operation, source: other.to_string().into() },
+    if let redb::Error::Io(error) = error
+        && is_full(error)
+    {
+        return Fault::Full { operation };
     }
+    Fault::Broken { operation, source: error.to_string().into() }
 }
 
 /// Runs `act` on a thread that may block.

@@ -81,9 +81,7 @@ impl Leases for Embedded {
 impl Embedded {
     async fn remove_rows(&self, ended: Vec<(Scope, Claim, Fence)>) -> Result<(), Fault> {
         let remove = move |transaction: &WriteTransaction| {
-            ended
-                .iter()
-                .try_for_each(|(scope, claim, fence)| remove_row(transaction, scope, *claim, *fence))
+            ended.iter().try_for_each(|(scope, claim, fence)| remove_row(transaction, scope, *claim, *fence))
         };
         self.writer.write("end a lease", remove).await
     }

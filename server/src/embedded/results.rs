@@ -7,9 +7,7 @@ use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::Embedded;
 use super::leases::remove_row;
-use super::tables::{
-    AFTER_SCOPES, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names,
-};
+use super::tables::{AFTER_SCOPES, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names};
 use crate::fault::Fault;
 use crate::results::{Creation, Publication, Results, SetRow, StoredResult};
 

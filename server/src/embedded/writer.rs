@@ -81,7 +81,7 @@ fn write_batches(index: &Index, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
             tracing::error!(%error, writes = batch.len(), "a batch of writes failed");
         }
         for job in batch.drain(..) {
-            job.answer(outcome.as_ref().map(|()| ()));
+            job.answer(outcome.as_ref().copied());
         }
     }
 }

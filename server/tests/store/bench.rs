@@ -1,0 +1,330 @@
+//! What the tests stand on: a cache over memory or over a directory, a clock to move, and clients to play.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use pcmcache_server::cache::{AcquireStream, Cache, CacheError, Limits, Published, Rooms, Uploaded};
+use pcmcache_server::clock::{CountedEntropy, ManualClock};
+use pcmcache_server::embedded::Embedded;
+use pcmcache_server::memory::{MemoryBlobs, MemoryLeases, MemoryResults};
+use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, KnownSet};
+use pcmcache_shared::api::actions::PublishRequest;
+use pcmcache_shared::api::leases::{Hold, ReleaseRequest};
+use pcmcache_shared::recipe::{Learnt, Unit};
+use pcmcache_shared::{
+    ActionKey, ActionResult, Claim, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, Scope,
+    UnitKey,
+};
+
+/// How long a test waits for what must come at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory of one test's own, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("pcmcache-store-{}-{number}", std::process::id()));
+        fs_err::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs_err::remove_dir_all(&self.0);
+    }
+}
+
+/// A cache and the clock it goes by.
+pub(crate) struct Bench {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) clock: Arc<ManualClock>,
+}
+
+pub(crate) fn scope() -> Scope {
+    Scope::default()
+}
+
+impl Bench {
+    pub(crate) fn in_memory() -> Self {
+        Self::in_memory_with(Limits::default())
+    }
+
+    pub(crate) fn in_memory_with(limits: Limits) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let rooms = Rooms {
+            blobs: Arc::new(MemoryBlobs::default()),
+            results: Arc::new(MemoryResults::default()),
+            leases: Arc::new(MemoryLeases::new(clock.clone())),
+            clock: clock.clone(),
+            entropy: Arc::new(CountedEntropy::default()),
+        };
+        Self { cache: Cache::new(rooms, limits), clock }
+    }
+
+    /// Over a directory; dropping it is all the shutdown there is.
+    pub(crate) fn on_disk(directory: &Path) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let store = Embedded::open(directory, clock.clone()).unwrap();
+        let rooms = Rooms {
+            blobs: store.clone(),
+            results: store.clone(),
+            leases: store,
+            clock: clock.clone(),
+            entropy: Arc::new(CountedEntropy::default()),
+        };
+        Self { cache: Cache::new(rooms, Limits::default()), clock }
+    }
+
+    pub(crate) async fn acquire(&self, request: AcquireRequest) -> Client {
+        Client(self.cache.acquire(&scope(), request).await.unwrap())
+    }
+
+    /// Lets every task do all it can, then moves the clock, then again.
+    pub(crate) async fn advance(&self, by: Duration) {
+        settle().await;
+        self.clock.advance(by);
+        settle().await;
+    }
+
+    pub(crate) async fn upload(&self, bytes: &[u8]) -> Result<Uploaded, CacheError> {
+        self.upload_as(Digest::of(bytes), bytes).await
+    }
+
+    pub(crate) async fn upload_as(&self, digest: Digest, bytes: &[u8]) -> Result<Uploaded, CacheError> {
+        let mut upload = self.cache.begin_upload(&scope(), digest, bytes.len() as u64).await?;
+        for piece in bytes.chunks(100_000) {
+            upload.write(Bytes::copy_from_slice(piece)).await?;
+        }
+        upload.finish().await
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        module: &Module,
+        granted: Option<&Granted>,
+    ) -> Result<Published, CacheError> {
+        let claim = granted.map_or(module.unit().into(), |granted| granted.claim);
+        self.cache.publish(&scope(), module.key(), module.publication(claim, granted)).await
+    }
+
+    /// Uploads the outputs and publishes.
+    pub(crate) async fn share(
+        &self,
+        module: &Module,
+        granted: Option<&Granted>,
+    ) -> Result<Published, CacheError> {
+        for bytes in &module.outputs {
+            self.upload(bytes).await.unwrap();
+        }
+        self.publish(module, granted).await
+    }
+
+    pub(crate) async fn read(&self, digest: Digest) -> Result<Option<Vec<u8>>, CacheError> {
+        self.read_range(digest, None).await
+    }
+
+    pub(crate) async fn read_range(
+        &self,
+        digest: Digest,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<Option<Vec<u8>>, CacheError> {
+        let Some(blob) = self.cache.open_blob(&scope(), digest).await? else { return Ok(None) };
+        let mut stream = blob.stream(range).await?;
+        let mut all = Vec::new();
+        while let Some(bytes) = stream.next().await {
+            all.extend_from_slice(&bytes?);
+        }
+        Ok(Some(all))
+    }
+}
+
+/// Lets every task of this runtime do all it can without the clock.
+pub(crate) async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Asks again and again, for what takes other threads.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    for _ in 0..PATIENCE.as_millis() {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{what}: not within {PATIENCE:?}");
+}
+
+/// The stream of a client; dropping it is the client going away.
+pub(crate) struct Client(AcquireStream);
+
+impl Client {
+    /// The next line, or `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<AcquireLine> {
+        tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a line or the end, within patience")
+    }
+
+    /// The next line that is not `busy`.
+    pub(crate) async fn answer(&mut self) -> Option<AcquireLine> {
+        loop {
+            match self.next().await {
+                Some(AcquireLine::Busy { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) async fn granted(&mut self) -> Granted {
+        match self.answer().await {
+            Some(AcquireLine::Granted { claim, fence, secret, .. }) => {
+                Granted { claim, hold: Hold { fence, secret } }
+            }
+            other => panic!("expected a grant, got {other:?}"),
+        }
+    }
+
+    pub(crate) async fn busy(&mut self) {
+        match self.next().await {
+            Some(AcquireLine::Busy { .. }) => {}
+            other => panic!("expected busy, got {other:?}"),
+        }
+    }
+
+    /// What has come by now that is not `busy`, without waiting for anything.
+    pub(crate) async fn answered(&mut self) -> Option<AcquireLine> {
+        settle().await;
+        loop {
+            match futures::FutureExt::now_or_never(self.0.next()) {
+                Some(Some(AcquireLine::Busy { .. })) => {}
+                Some(line) => return line,
+                None => return None,
+            }
+        }
+    }
+}
+
+/// A lease that a client got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) claim: Claim,
+    pub(crate) hold: Hold,
+}
+
+impl Granted {
+    pub(crate) fn release(&self, reason: ReleaseReason) -> ReleaseRequest {
+        ReleaseRequest { fence: self.hold.fence, secret: self.hold.secret.clone(), reason }
+    }
+}
+
+/// A module to build: a unit, what compiling it teaches, and what it makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Module {
+    pub(crate) name: &'static str,
+    /// The headers it reads, by their names; their digests are of [`Module::content`].
+    pub(crate) headers: Vec<&'static str>,
+    pub(crate) content: &'static str,
+    pub(crate) outputs: Vec<Vec<u8>>,
+    pub(crate) cost_ms: u64,
+}
+
+impl Module {
+    pub(crate) fn new(name: &'static str) -> Self {
+        let outputs = vec![format!("{name}: bmi").into_bytes(), vec![b'o'; 700_000]];
+        Self { name, headers: vec!["/a.h"], content: "now", outputs, cost_ms: 2_000 }
+    }
+
+    pub(crate) fn making(mut self, bmi: &str) -> Self {
+        self.outputs[0] = bmi.as_bytes().to_vec();
+        self
+    }
+
+    pub(crate) fn reading(mut self, headers: &[&'static str]) -> Self {
+        self.headers = headers.to_vec();
+        self
+    }
+
+    pub(crate) fn over(mut self, content: &'static str) -> Self {
+        self.content = content;
+        self
+    }
+
+    fn text(&self) -> Unit {
+        let mut unit = Unit::new();
+        unit.source(Path::new(self.name), Digest::of(self.name));
+        unit
+    }
+
+    pub(crate) fn set(&self) -> IncludeSet {
+        self.headers.iter().map(|name| Learnt::File(name.into())).collect()
+    }
+
+    pub(crate) fn recipe(&self) -> Recipe {
+        Recipe::new(&self.text(), &self.set(), |_| Some(Digest::of(self.content))).unwrap()
+    }
+
+    pub(crate) fn unit(&self) -> UnitKey {
+        self.text().key()
+    }
+
+    pub(crate) fn key(&self) -> ActionKey {
+        self.recipe().action_key()
+    }
+
+    pub(crate) fn known(&self) -> KnownSet {
+        KnownSet { set: self.set().digest(), action: Some(self.key()) }
+    }
+
+    pub(crate) fn result(&self) -> ActionResult {
+        let roles = [Role::Bmi, Role::Object, Role::Depfile];
+        let outputs = roles.into_iter().zip(&self.outputs).map(|(role, bytes)| Output {
+            role,
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+        });
+        let cost = Cost { wall_ms: self.cost_ms };
+        ActionResult { outputs: outputs.collect(), cost, builder: "tests".to_owned() }
+    }
+
+    pub(crate) fn publication(&self, claim: Claim, granted: Option<&Granted>) -> PublishRequest {
+        PublishRequest {
+            result: self.result(),
+            recipe: self.recipe().text().to_owned(),
+            include_set: self.set().text(),
+            claim,
+            lease: granted.map(|granted| granted.hold.clone()),
+        }
+    }
+
+    /// What a client sends that knows no set and would wait and hold.
+    pub(crate) fn request(&self, id: &str) -> AcquireRequest {
+        AcquireRequest {
+            claim: self.unit().into(),
+            unit: Some(self.unit()),
+            known: Vec::new(),
+            request_id: id.to_owned(),
+            holder: format!("client {id}"),
+            mode: AcquireMode::Build,
+            wait_ms: 3_600_000,
+            hold: true,
+        }
+    }
+
+    /// What a client sends that knows the set.
+    pub(crate) fn knowing(&self, id: &str) -> AcquireRequest {
+        AcquireRequest { known: vec![self.known()], ..self.request(id) }
+    }
+}

@@ -1,0 +1,166 @@
+//! What every blob store promises.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pcmcache_server::blobs::{Blobs, Opened, Put, Sealed};
+use pcmcache_server::clock::SystemClock;
+use pcmcache_server::embedded::Embedded;
+use pcmcache_server::memory::MemoryBlobs;
+use pcmcache_shared::{Digest, Scope};
+
+type Store = Arc<dyn Blobs>;
+
+fn memory() -> Store {
+    Arc::new(MemoryBlobs::default())
+}
+
+fn embedded(directory: &Path) -> Store {
+    Embedded::open(directory, Arc::new(SystemClock::new())).unwrap()
+}
+
+super::every_back_end! {
+    nothing_is_visible_before_the_commit,
+    a_dropped_stage_leaves_nothing,
+    putting_again_says_so_and_refreshes,
+    a_blob_is_of_the_scopes_that_put_it,
+    reads_give_the_bytes_and_end_at_the_end,
+    what_is_open_stays_readable,
+    only_the_condemned_copy_goes,
+    what_is_removed_is_gone_and_can_come_back,
+    blobs_are_listed_by_their_first_byte,
+    many_puts_of_one_blob_at_once,
+    the_empty_blob_is_a_blob,
+}
+
+fn main_scope() -> Scope {
+    Scope::default()
+}
+
+async fn seal(store: &Store, bytes: &[u8]) -> Box<dyn Sealed> {
+    let mut stage = store.stage().await.unwrap();
+    for piece in bytes.chunks(150_000) {
+        stage.write(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    stage.seal().await.unwrap()
+}
+
+async fn put(store: &Store, bytes: &[u8]) -> (Digest, Put) {
+    let sealed = seal(store, bytes).await;
+    (sealed.digest(), sealed.commit(&main_scope()).await.unwrap())
+}
+
+async fn open(store: &Store, digest: Digest) -> Option<Box<dyn Opened>> {
+    store.open(&main_scope(), digest).await.unwrap()
+}
+
+async fn nothing_is_visible_before_the_commit(store: Store) {
+    let bytes = vec![7; 1_000_000];
+    let sealed = seal(&store, &bytes).await;
+    let digest = sealed.digest();
+    assert_eq!((digest, sealed.size()), (Digest::of(&bytes), 1_000_000));
+    assert!(open(&store, digest).await.is_none());
+    assert_eq!(store.stat(&main_scope(), digest).await.unwrap(), None);
+    assert_eq!(store.list(digest.as_bytes()[0]).await.unwrap(), []);
+    assert_eq!(sealed.commit(&main_scope()).await.unwrap(), Put::Stored);
+    let stat = store.stat(&main_scope(), digest).await.unwrap().unwrap();
+    assert_eq!((stat.size, stat.promised), (1_000_000, 1_000_000));
+    assert!(stat.has_its_size());
+}
+
+async fn a_dropped_stage_leaves_nothing(store: Store) {
+    let mut stage = store.stage().await.unwrap();
+    stage.write(Bytes::from_static(b"half")).await.unwrap();
+    drop(stage);
+    let sealed = seal(&store, b"whole").await;
+    let digest = sealed.digest();
+    drop(sealed);
+    assert!(open(&store, digest).await.is_none());
+}
+
+async fn putting_again_says_so_and_refreshes(store: Store) {
+    let (digest, first) = put(&store, b"bytes").await;
+    let before = store.stat(&main_scope(), digest).await.unwrap().unwrap();
+    let (again, second) = put(&store, b"bytes").await;
+    assert_eq!((first, second, again), (Put::Stored, Put::Existed, digest));
+    let after = store.stat(&main_scope(), digest).await.unwrap().unwrap();
+    assert_ne!(before.version, after.version);
+}
+
+async fn a_blob_is_of_the_scopes_that_put_it(store: Store) {
+    let other: Scope = "other".parse().unwrap();
+    let (digest, _) = put(&store, b"bytes").await;
+    assert_eq!(store.stat(&other, digest).await.unwrap(), None);
+    assert!(store.open(&other, digest).await.unwrap().is_none());
+    assert_eq!(seal(&store, b"bytes").await.commit(&other).await.unwrap(), Put::Stored);
+    assert!(store.open(&other, digest).await.unwrap().is_some());
+}
+
+async fn reads_give_the_bytes_and_end_at_the_end(store: Store) {
+    let bytes: Vec<u8> = (0..600_000_u32).map(|n| n as u8).collect();
+    let (digest, _) = put(&store, &bytes).await;
+    let opened = open(&store, digest).await.unwrap();
+    assert_eq!(opened.stat().size, 600_000);
+    assert_eq!(opened.read(0, 600_000).await.unwrap(), bytes);
+    assert_eq!(opened.read(599_990, 100).await.unwrap(), bytes[599_990..]);
+    assert_eq!(opened.read(600_000, 100).await.unwrap(), b""[..]);
+    assert_eq!(opened.read(u64::from(u32::MAX), 100).await.unwrap(), b""[..]);
+    assert_eq!(opened.version().await.unwrap(), opened.stat().version);
+}
+
+async fn what_is_open_stays_readable(store: Store) {
+    let (digest, _) = put(&store, b"bytes").await;
+    let opened = open(&store, digest).await.unwrap();
+    put(&store, b"bytes").await;
+    store.remove(&[digest]).await.unwrap();
+    assert_eq!(opened.read(0, 100).await.unwrap(), b"bytes"[..]);
+}
+
+async fn only_the_condemned_copy_goes(store: Store) {
+    let (digest, _) = put(&store, b"bytes").await;
+    let condemned = open(&store, digest).await.unwrap().stat().version;
+    put(&store, b"bytes").await;
+    assert!(!store.condemn(digest, condemned).await.unwrap(), "it was replaced meanwhile");
+    let present = open(&store, digest).await.unwrap().stat().version;
+    assert!(store.condemn(digest, present).await.unwrap());
+    assert!(open(&store, digest).await.is_none());
+    assert!(!store.condemn(digest, present).await.unwrap(), "it is gone already");
+    put(&store, b"bytes").await;
+    assert!(open(&store, digest).await.is_some());
+}
+
+async fn what_is_removed_is_gone_and_can_come_back(store: Store) {
+    let (digest, _) = put(&store, b"bytes").await;
+    store.remove(&[digest, Digest::of("never there")]).await.unwrap();
+    assert_eq!(store.stat(&main_scope(), digest).await.unwrap(), None);
+    assert_eq!(put(&store, b"bytes").await, (digest, Put::Stored));
+    assert!(open(&store, digest).await.is_some());
+}
+
+async fn blobs_are_listed_by_their_first_byte(store: Store) {
+    let (digest, _) = put(&store, b"bytes").await;
+    let shard = digest.as_bytes()[0];
+    assert_eq!(store.list(shard).await.unwrap(), [digest]);
+    assert_eq!(store.list(shard.wrapping_add(1)).await.unwrap(), []);
+}
+
+async fn many_puts_of_one_blob_at_once(store: Store) {
+    let puts = (0..20).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { put(&store, &[3; 300_000]).await.1 })
+    });
+    let outcomes = futures::future::join_all(puts).await;
+    let stored = outcomes.into_iter().filter(|put| matches!(put, Ok(Put::Stored))).count();
+    assert_eq!(stored, 1);
+    let opened = open(&store, Digest::of([3; 300_000])).await.unwrap();
+    assert_eq!(opened.read(0, 300_000).await.unwrap(), [3; 300_000][..]);
+}
+
+async fn the_empty_blob_is_a_blob(store: Store) {
+    let (digest, put) = put(&store, b"").await;
+    assert_eq!((digest, put), (Digest::of(""), Put::Stored));
+    let opened = open(&store, digest).await.unwrap();
+    assert!(opened.stat().has_its_size());
+    assert_eq!(opened.read(0, 10).await.unwrap(), b""[..]);
+}

@@ -1,0 +1,188 @@
+//! A server that is killed and started again: what was acknowledged is there, and nothing is built twice. Dropping
+//! the store is as close to a kill as a test inside one process gets: there is no shutdown to forget.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pcmcache_server::cache::Published;
+use pcmcache_server::clock::{ManualClock, SystemClock};
+use pcmcache_server::embedded::{Embedded, OpenError};
+use pcmcache_server::leases::RESTART_GRACE;
+use pcmcache_shared::Digest;
+use pcmcache_shared::api::acquire::AcquireLine;
+use pcmcache_shared::api::limits::LEASE_TTL;
+
+use crate::bench::{Bench, Granted, Module, Scratch, eventually, scope};
+
+/// A server that granted a lease and is no more: its runtime ends under it, and no task of it runs again.
+async fn killed_after_a_grant(directory: &Path, module: &Module) -> Granted {
+    let (path, module) = (directory.to_owned(), module.clone());
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bench = Bench::on_disk(&path);
+            let mut holder = bench.acquire(module.request("holder")).await;
+            let held = holder.granted().await;
+            std::mem::forget(holder);
+            held
+        })
+    });
+    let held = tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap();
+    free(directory).await;
+    held
+}
+
+/// Drops it, and waits until nothing of it is left: its tasks end when they notice.
+async fn kill(bench: Bench, directory: &Path) {
+    drop(bench);
+    free(directory).await;
+}
+
+async fn free(directory: &Path) {
+    eventually("the data directory is free", || async {
+        match Embedded::open(directory, Arc::new(ManualClock::default())) {
+            Ok(_) => true,
+            Err(OpenError::InUse(_)) => false,
+            Err(other) => panic!("{other}"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there() {
+    let (scratch, module) = (Scratch::new(), Module::new("m"));
+    let bench = Bench::on_disk(scratch.path());
+    bench.share(&module, None).await.unwrap();
+    bench.upload(b"alone").await.unwrap();
+    kill(bench, scratch.path()).await;
+    let bench = Bench::on_disk(scratch.path());
+    let line = bench.acquire(module.knowing("a")).await.next().await;
+    assert!(matches!(line, Some(AcquireLine::Hit(_))), "{line:?}");
+    let line = bench.acquire(module.request("b")).await.next().await;
+    assert!(matches!(line, Some(AcquireLine::Sets { .. })), "{line:?}");
+    assert_eq!(bench.read(Digest::of("alone")).await.unwrap().unwrap(), b"alone");
+    for bytes in &module.outputs {
+        assert_eq!(bench.read(Digest::of(bytes)).await.unwrap().as_ref(), Some(bytes));
+    }
+}
+
+#[tokio::test]
+async fn a_holder_resumes_by_renewing() {
+    let (scratch, module) = (Scratch::new(), Module::new("m"));
+    let held = killed_after_a_grant(scratch.path(), &module).await;
+    let bench = Bench::on_disk(scratch.path());
+    let mut other = bench.acquire(module.request("other")).await;
+    other.busy().await;
+    assert_eq!(bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
+    bench.clock.advance(RESTART_GRACE);
+    assert_eq!(bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
+    assert_eq!(bench.share(&module, Some(&held)).await.unwrap(), Published::Stored);
+    assert!(matches!(other.answer().await, Some(AcquireLine::Sets { .. })));
+}
+
+#[tokio::test]
+async fn a_holder_resumes_by_asking_again_with_its_request_id() {
+    let (scratch, module) = (Scratch::new(), Module::new("m"));
+    let held = killed_after_a_grant(scratch.path(), &module).await;
+    let bench = Bench::on_disk(scratch.path());
+    let mut other = bench.acquire(module.request("other")).await;
+    other.busy().await;
+    let mut holder = bench.acquire(module.request("holder")).await;
+    assert_eq!(holder.granted().await, held);
+    assert_eq!(bench.share(&module, Some(&held)).await.unwrap(), Published::Stored);
+    assert!(matches!(other.answer().await, Some(AcquireLine::Sets { .. })));
+    assert_eq!(bench.cache.counters().granted, 0);
+}
+
+#[tokio::test]
+async fn a_holder_that_does_not_come_back_is_replaced_and_fences_never_repeat() {
+    let (scratch, module) = (Scratch::new(), Module::new("m"));
+    let mut last = killed_after_a_grant(scratch.path(), &module).await;
+    for _ in 0..3 {
+        let bench = Bench::on_disk(scratch.path());
+        let mut other = bench.acquire(module.request("other")).await;
+        let taken = match other.next().await {
+            Some(AcquireLine::Busy { .. }) => {
+                bench.clock.advance(RESTART_GRACE);
+                other.granted().await
+            }
+            line => panic!("{line:?}"),
+        };
+        assert!(taken.hold.fence > last.hold.fence);
+        last = taken;
+        // A lease that ends leaves no row, and still its fence is not given again.
+        let release = last.release(pcmcache_shared::ReleaseReason::Abandoned);
+        bench.cache.release(&scope(), last.claim, &release).await.unwrap();
+        let next = bench.acquire(module.request("next")).await.granted().await;
+        assert!(next.hold.fence > last.hold.fence);
+        last = next;
+        drop(other);
+        kill(bench, scratch.path()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_ended_does_not_come_back() {
+    let (scratch, module) = (Scratch::new(), Module::new("m"));
+    let other = Module::new("other");
+    let bench = Bench::on_disk(scratch.path());
+    let held = bench.acquire(module.request("a")).await.granted().await;
+    bench.share(&module, Some(&held)).await.unwrap();
+    let held = bench.acquire(other.request("b")).await.granted().await;
+    let release = held.release(pcmcache_shared::ReleaseReason::Abandoned);
+    bench.cache.release(&scope(), held.claim, &release).await.unwrap();
+    kill(bench, scratch.path()).await;
+    let bench = Bench::on_disk(scratch.path());
+    bench.acquire(module.clone().over("later").knowing("c")).await.granted().await;
+    bench.acquire(other.request("d")).await.granted().await;
+}
+
+#[tokio::test]
+async fn stages_of_the_killed_are_swept_and_damaged_copies_kept() {
+    let scratch = Scratch::new();
+    drop(Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap());
+    let (stage, kept) = (scratch.path().join("stages/7"), scratch.path().join("damaged/x.0"));
+    fs_err::write(&stage, "half").unwrap();
+    fs_err::write(&kept, "for a person").unwrap();
+    drop(Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap());
+    assert!(!stage.exists());
+    assert!(kept.exists());
+}
+
+#[tokio::test]
+async fn a_data_directory_has_one_server() {
+    let scratch = Scratch::new();
+    let first = Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap();
+    let second = Embedded::open(scratch.path(), Arc::new(SystemClock::new()));
+    assert!(matches!(second, Err(OpenError::InUse(_))));
+    drop(first);
+    Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap();
+}
+
+#[tokio::test]
+async fn another_format_is_refused_and_left_alone() {
+    let scratch = Scratch::new();
+    drop(Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap());
+    let path = scratch.path().join("index.redb");
+    let meta: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
+    {
+        let index = redb::Database::open(&path).unwrap();
+        let transaction = index.begin_write().unwrap();
+        transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+        transaction.commit().unwrap();
+    }
+    let refused = Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap_err();
+    assert!(matches!(refused, OpenError::Format { found: 2, .. }), "{refused}");
+    assert!(refused.to_string().contains("has the format 2, this server knows 1 only"));
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_restored_lease_is_the_restart_grace() {
+    let (scratch, module) = (Scratch::new(), Module::new("m"));
+    killed_after_a_grant(scratch.path(), &module).await;
+    assert!(RESTART_GRACE < LEASE_TTL);
+    let bench = Bench::on_disk(scratch.path());
+    bench.clock.advance(RESTART_GRACE);
+    bench.acquire(module.request("other")).await.granted().await;
+}
