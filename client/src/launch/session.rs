@@ -201,11 +201,7 @@ impl Session {
 
     /// Writes down what the launch came to: the memo, the counters, the log.
     pub(super) fn close(&mut self, program: &Path, args: &[OsString], ended: &Result<u8, Stop>) {
-        if let Some(remote) = self.remote.take() {
-            let (uploaded, downloaded) = remote.bytes();
-            self.counts.uploaded_bytes += uploaded;
-            self.counts.downloaded_bytes += downloaded;
-        }
+        self.disconnect();
         if let Err(Stop::Bypass(bypass)) = ended {
             self.counts.bypass(bypass.reason);
         }

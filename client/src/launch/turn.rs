@@ -193,10 +193,21 @@ impl Session {
     /// Counts a fault of the server, and leaves it alone for a while if it makes everybody wait.
     pub(super) fn remote_fault(&mut self, error: &RemoteError) {
         self.fault(error.name(), error);
-        if error.trips_breaker()
-            && let Some(breaker) = self.breaker()
-        {
-            breaker.trip();
+        if error.trips_breaker() {
+            // Neither this launch nor any other waits for it once more.
+            self.disconnect();
+            if let Some(breaker) = self.breaker() {
+                breaker.trip();
+            }
+        }
+    }
+
+    /// Has no server from here on.
+    pub(super) fn disconnect(&mut self) {
+        if let Some(remote) = self.remote.take() {
+            let (uploaded, downloaded) = remote.bytes();
+            self.counts.uploaded_bytes += uploaded;
+            self.counts.downloaded_bytes += downloaded;
         }
     }
 }
