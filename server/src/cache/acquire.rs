@@ -117,34 +117,21 @@ impl Acquisition {
             rung.as_mut().enable();
             let looked = self.cache.rooms.clock.now();
             let (at, lease) = match self.cache.look(&self.scope, &self.request).await {
-                Ok(Look::Answer(line)) => return self.say(line).await,
-                Ok(Look::Granted(granted)) => {
-                    if let Some(place) = place.take() {
-                        place.leave_with_lease();
-                    }
-                    return self.hold(granted).await;
-                }
                 Ok(Look::Busy(at, lease)) => (at, lease),
-                Err(error) => {
-                    tracing::warn!(scope = %self.scope, %error, "an acquire failed");
-                    let _ = self.lines.send(Err(error)).await;
-                    return;
-                }
+                Ok(Look::Answer(line)) => return self.say(line).await,
+                Ok(Look::Granted(granted)) => return self.hold(granted, place).await,
+                Err(error) => return self.fail(error).await,
             };
-            let is_first = next_busy.is_none();
             let next_busy = next_busy.get_or_insert_with(|| self.say_busy(&lease));
             if self.request.wait_ms == 0 {
                 return;
             }
             if !place.as_ref().is_some_and(|place| place.is_at(&at)) {
-                place = self.cache.waiters.enter(&at);
-                if place.is_none() {
-                    return self.say_alone(AloneReason::Crowded).await;
-                }
-                if is_first {
-                    self.cache.counters.waited.one();
-                }
+                let Some(entered) = self.enter(&at, place.is_none()) else {
+                    return self.say_crowded().await;
+                };
                 // Nobody rang for this place before it was taken; so look once more.
+                place = Some(entered);
                 continue;
             }
             match self.wait(rung, &lease, looked + lease.expires_in, next_busy).await {
@@ -152,6 +139,15 @@ impl Acquisition {
                 Waited::Over | Waited::Gone => return,
             }
         }
+    }
+
+    /// A place in the queue, if there is one.
+    fn enter(&self, at: &ScopedClaim, is_first: bool) -> Option<Waiter> {
+        let place = self.cache.waiters.enter(at)?;
+        if is_first {
+            self.cache.counters.waited.one();
+        }
+        Some(place)
     }
 
     /// Waits until there is reason to look again; says that it does every now and then.
@@ -185,9 +181,14 @@ impl Acquisition {
         self.cache.rooms.clock.now() + limits::BUSY_EVERY
     }
 
-    async fn say_alone(&self, reason: AloneReason) {
+    async fn say_crowded(&self) {
         self.cache.counters.alone.one();
-        self.say(AcquireLine::Alone { reason }).await;
+        self.say(AcquireLine::Alone { reason: AloneReason::Crowded }).await;
+    }
+
+    async fn fail(&self, error: CacheError) {
+        tracing::warn!(scope = %self.scope, %error, "an acquire failed");
+        let _ = self.lines.send(Err(error)).await;
     }
 
     async fn say(&self, line: AcquireLine) {
@@ -195,8 +196,11 @@ impl Acquisition {
     }
 
     /// Hands the lease over, and holds it for as long as the stream is open.
-    async fn hold(self, granted: Granted) {
+    async fn hold(self, granted: Granted, place: Option<Waiter>) {
         let Granted { at, lease } = granted;
+        if let Some(place) = place {
+            place.leave_with_lease();
+        }
         let holding = self.request.hold.then(|| self.cache.holds.take(&at, lease.fence));
         let line = AcquireLine::Granted {
             claim: at.1,

@@ -43,7 +43,7 @@ pub enum CacheError {
     #[error("no lease on this claim lives with this fence and secret")]
     NoLease,
     /// Someone else holds the claim: wait for its result.
-    #[error("{holder} holds the lease on this claim")]
+    #[error("someone else holds the lease on this claim: {holder:?}")]
     LeaseHeld {
         /// Who, for people.
         holder: String,

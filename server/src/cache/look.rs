@@ -140,10 +140,15 @@ impl Cache {
             ttl: limits::LEASE_TTL,
             at_most: longest_hold(expected),
         };
-        let (lease, took_over) = match self.rooms.leases.grant(scope, *claim, ask).await? {
-            Grant::New { lease, took_over } => (lease, took_over),
-            Grant::Held(lease) => return Ok(Look::Busy(at, lease)),
-            Grant::Crowded => return Ok(self.alone(AloneReason::Crowded)),
+        let (lease, took_over) = match self.rooms.leases.grant(scope, *claim, ask).await {
+            Ok(Grant::New { lease, took_over }) => (lease, took_over),
+            Ok(Grant::Held(lease)) => return Ok(Look::Busy(at, lease)),
+            Ok(Grant::Crowded) => return Ok(self.alone(AloneReason::Crowded)),
+            Err(fault) => {
+                // Someone may have seen it held while it was being written.
+                self.waiters.wake_one(&at);
+                return Err(fault.into());
+            }
         };
         // Between the look and the grant the last holder may have published: then there is nothing to build.
         if let Some(line) = self.appeared(scope, request).await? {

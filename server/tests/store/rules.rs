@@ -1,6 +1,7 @@
 //! The rules of the cache.
 
 mod damage;
+mod kill;
 mod leases;
 mod publish;
 mod restart;
