@@ -1,5 +1,7 @@
 //! No server, a bad server, a lying server: the build does not notice.
 
+use std::time::Duration;
+
 use pcmcache_tests::faithful::Faithful;
 use pcmcache_tests::liar::{self, Liar};
 use pcmcache_tests::modules::By;
@@ -50,11 +52,12 @@ fn a_silent_server_costs_a_project_two_timeouts_not_sixty() {
     let machine = Machine::new(&scratch, "machine").remote(&silent.url());
     let with = program.build(&machine).took;
     program.check(&machine);
+    let (connections, held) = (silent.connections(), silent.held());
     println!(
-        "{without:?} without a server, {with:?} with a silent one, {} connections",
-        silent.connections()
+        "{without:?} without a server, {with:?} with a silent one: {connections} connections, {held:?} in all"
     );
-    assert!((1..=2).contains(&silent.connections()), "{} connections", silent.connections());
+    assert!((1..=2).contains(&connections), "{connections} connections");
+    assert!(held < Duration::from_secs(4), "two timeouts are 2 s, the connections were held for {held:?}");
     assert_eq!(machine.stats().compiles, 60);
 }
 

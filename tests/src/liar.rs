@@ -3,15 +3,16 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One that listens on a free port of the loopback interface until the test program ends.
 #[derive(Debug)]
 pub struct Liar {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    held: Arc<AtomicU64>,
 }
 
 impl Liar {
@@ -47,16 +48,20 @@ impl Liar {
     fn start(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("the port");
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
+        let (connections, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+        let (counted, summed) = (Arc::clone(&connections), Arc::clone(&held));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 counted.fetch_add(1, Ordering::SeqCst);
-                let serve = serve.clone();
-                thread::spawn(move || serve(stream));
+                let (serve, summed) = (serve.clone(), Arc::clone(&summed));
+                thread::spawn(move || {
+                    let start = Instant::now();
+                    serve(stream);
+                    summed.fetch_add(start.elapsed().as_millis() as u64, Ordering::SeqCst);
+                });
             }
         });
-        Self { address, connections }
+        Self { address, connections, held }
     }
 
     /// Its URL.
@@ -67,6 +72,11 @@ impl Liar {
     /// How many connections it has taken.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// For how long clients have kept connections open that are closed now, summed.
+    pub fn held(&self) -> Duration {
+        Duration::from_millis(self.held.load(Ordering::SeqCst))
     }
 }
 
