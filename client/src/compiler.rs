@@ -17,11 +17,12 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::{escape, unescape};
 
-use crate::invocation::{Arg, Bypass, Invocation};
+use crate::invocation::{Arg, Bypass, Invocation, response};
 use crate::local::Store;
 use crate::local::memo::Memo;
 use crate::local::sealed::{self, Sealed};
 use crate::os::{self, FileId, Moment};
+use crate::search::SearchPath;
 
 /// A compiler that was found and identified.
 #[derive(Debug, Clone)]
@@ -32,6 +33,15 @@ pub struct Compiler {
     directory: PathBuf,
     /// The content of its binary and of the libraries it loads.
     pub identity: Digest,
+}
+
+/// What the driver makes of a command's arguments on this host.
+#[derive(Debug, Clone)]
+pub struct Cc1 {
+    /// The digest of the lines it would run.
+    pub lines: Digest,
+    /// Where headers are looked for.
+    pub search: SearchPath,
 }
 
 /// Variables that enter the key because the compiler reads them.
@@ -96,34 +106,35 @@ impl Compiler {
         Ok(Self { program, directory, identity })
     }
 
-    /// The digest of the cc1 lines that the driver makes of this invocation, without what is keyed elsewhere: the
+    /// What the driver makes of this invocation, without what is keyed elsewhere: the
     /// source, the outputs, the BMIs, the directory the compiler runs in.
-    pub fn cc1(&self, invocation: &Invocation, store: Option<&Store>) -> Result<Digest, Bypass> {
+    pub fn cc1(&self, invocation: &Invocation, store: Option<&Store>, cwd: &Path) -> Result<Cc1, Bypass> {
         let args = probe_arguments(invocation);
-        let memo = store.map(|store| memo_file(store, &self.probe_name(&args)));
-        if let Some(known) = memo.as_deref().and_then(read_cc1) {
+        let memo = store.map(|store| memo_file(store, &self.probe_name(&args, cwd)));
+        if let Some(known) = memo.as_deref().and_then(|path| read_cc1(path, cwd)) {
             return Ok(known);
         }
         let start = Moment::now();
-        let digest = self.ask_driver(&args)?;
+        let cc1 = self.ask_driver(&args, cwd)?;
         if let Some(path) = memo {
             let looked_at = self.looked_at();
             if looked_at.iter().all(|path| id_of(path).is_none_or(|id| id.untouched_since(start))) {
-                let _ = sealed::write(&path, write_cc1(digest, &looked_at).as_bytes());
+                let _ = sealed::write(&path, write_cc1(&cc1, &looked_at).as_bytes());
             }
         }
-        Ok(digest)
+        Ok(cc1)
     }
 
-    fn probe_name(&self, args: &[String]) -> Digest {
-        let mut text = format!("cc1\n{}\n{}\n", self.identity, escape(self.program.as_os_str().as_bytes()));
+    fn probe_name(&self, args: &[String], cwd: &Path) -> Digest {
+        let path = |path: &Path| escape(path.as_os_str().as_bytes());
+        let mut text = format!("cc1\n{}\n{}\n{}\n", self.identity, path(&self.program), path(cwd));
         for arg in args {
             let _ = writeln!(text, "{}", escape(arg.as_bytes()));
         }
         Digest::of(text)
     }
 
-    fn ask_driver(&self, args: &[String]) -> Result<Digest, Bypass> {
+    fn ask_driver(&self, args: &[String], cwd: &Path) -> Result<Cc1, Bypass> {
         let refused = |detail: String| Bypass::new("driver-query-failed", detail);
         let output = Command::new(&self.program)
             .arg("-###")
@@ -138,18 +149,18 @@ impl Compiler {
         if text.lines().any(|line| line.starts_with("Configuration file:")) {
             return Err(Bypass::new("config-file", "the driver reads one"));
         }
-        let commands: Vec<&str> = text.lines().filter(|line| line.starts_with(" \"")).collect();
-        if commands.is_empty() {
+        let commands = text.lines().filter(|line| line.starts_with(" \""));
+        let words = commands.map(response::split).collect::<Result<Vec<_>, _>>()?.concat();
+        if words.is_empty() {
             return Err(refused("the driver shows no command".to_owned()));
         }
-        let holds_cwd = |word: &&str| {
-            ["\"-fdebug-compilation-dir=", "\"-fcoverage-compilation-dir="]
+        let holds_cwd = |word: &&String| {
+            ["-fdebug-compilation-dir=", "-fcoverage-compilation-dir="]
                 .iter()
-                .any(|p| word.starts_with(p))
+                .any(|flag| word.starts_with(flag))
         };
-        let words =
-            commands.iter().flat_map(|line| line.split("\" ")).filter(|word| !holds_cwd(&word.trim_start()));
-        Ok(Digest::of(words.collect::<Vec<_>>().join("\n")))
+        let keyed: Vec<&str> = words.iter().filter(|word| !holds_cwd(word)).map(String::as_str).collect();
+        Ok(Cc1 { lines: Digest::of(keyed.join("\n")), search: SearchPath::of_cc1(&words, cwd) })
     }
 
     /// The directories whose entries decide what the driver finds: GCC installations, C++ libraries, its own
@@ -224,27 +235,41 @@ fn memo_file(store: &Store, name: &Digest) -> PathBuf {
     store.root().join("memo").join(name.get(..2).unwrap_or_default()).join(&name)
 }
 
-fn write_cc1(digest: Digest, looked_at: &[PathBuf]) -> String {
-    looked_at.iter().fold(format!("{digest}\n"), |mut text, path| {
+fn write_cc1(cc1: &Cc1, looked_at: &[PathBuf]) -> String {
+    let mut text = format!("{}\n", cc1.lines);
+    for (is_system, directory) in cc1.search.lines() {
+        let kind = if is_system { "system" } else { "user" };
+        let _ = writeln!(text, "{kind} {}", escape(directory.as_os_str().as_bytes()));
+    }
+    for path in looked_at {
         let id = id_of(path).map_or_else(|| "absent".to_owned(), |id| format!("is {id}"));
         let _ = writeln!(text, "{id} {}", escape(path.as_os_str().as_bytes()));
-        text
-    })
+    }
+    text
 }
 
-fn read_cc1(path: &Path) -> Option<Digest> {
+fn read_cc1(path: &Path, cwd: &Path) -> Option<Cc1> {
     let Sealed::Whole(body) = sealed::read(path, MAX_MEMO) else { return None };
     let text = String::from_utf8(body).ok()?;
     let (digest, lines) = text.split_once('\n')?;
-    let still = |line: &str| {
-        let (id, path) = match line.strip_prefix("is ") {
-            Some(rest) => FileId::parse(rest).map(|(id, path)| (Some(id), path))?,
-            None => (None, line.strip_prefix("absent ")?),
+    let path_of = |escaped| Some(PathBuf::from(OsStr::from_bytes(&unescape(escaped)?)));
+    let mut search = Vec::new();
+    for line in lines.lines() {
+        let (kind, rest) = line.split_once(' ')?;
+        let (expected, path) = match kind {
+            "system" | "user" => {
+                search.push((kind == "system", path_of(rest)?));
+                continue;
+            }
+            "is" => FileId::parse(rest).map(|(id, path)| (Some(id), path))?,
+            "absent" => (None, rest),
+            _ => return None,
         };
-        let path = PathBuf::from(OsStr::from_bytes(&unescape(path)?));
-        Some(id_of(&path) == id)
-    };
-    lines.lines().all(|line| still(line) == Some(true)).then(|| digest.parse().ok())?
+        if id_of(&path_of(path)?) != expected {
+            return None;
+        }
+    }
+    Some(Cc1 { lines: digest.parse().ok()?, search: SearchPath::from_lines(search.into_iter(), cwd) })
 }
 
 /// What decides, besides the libraries themselves, which libraries are loaded.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
 use pcmcache_shared::recipe::{Learnt, Unit};
 use pcmcache_shared::{Digest, IncludeSet, Recipe};
 
@@ -15,6 +16,7 @@ use crate::depfile::{self, Rules};
 use crate::invocation::Invocation;
 use crate::local::memo::Memo;
 use crate::os::{FileId, Moment};
+use crate::search::{NotLiteral, SearchPath};
 
 /// The largest depfile or include graph anyone reads, in bytes.
 const MAX_LISTING: u64 = 16 * 1024 * 1024;
@@ -40,13 +42,19 @@ impl Uncacheable {
 pub struct Inputs {
     memo: Memo,
     cwd: PathBuf,
+    search: SearchPath,
     seen: BTreeMap<PathBuf, (FileId, Digest)>,
 }
 
 impl Inputs {
     /// Nothing was looked at yet. Relative names are relative to `cwd`.
     pub fn new(memo: Memo, cwd: PathBuf) -> Self {
-        Self { memo, cwd, seen: BTreeMap::new() }
+        Self { memo, cwd, search: SearchPath::default(), seen: BTreeMap::new() }
+    }
+
+    /// Headers are looked for here.
+    pub fn look_in(&mut self, search: SearchPath) {
+        self.search = search;
     }
 
     /// The memo of digests.
@@ -75,19 +83,34 @@ impl Inputs {
             .find(|path| self.cwd.join(path).exists())
     }
 
-    /// The recipe of the unit over this set and the present files, if all of them are there.
+    /// The recipe of the unit over this set and the present files, if the compiler would find those files today.
     pub fn recipe(&mut self, unit: &Unit, set: &IncludeSet, invocation: &Invocation) -> Option<Recipe> {
+        if !self.would_find(set, invocation) {
+            return None;
+        }
         Recipe::new(unit, set, |learnt| match learnt {
             Learnt::File(path) => self.digest(path).ok(),
             Learnt::Bmi(module) => {
                 let path = self.find_bmi(invocation, module)?;
                 self.digest(&path).ok()
             }
-            Learnt::Absent(_) => None,
+            Learnt::Absent(_) | Learnt::Passed(_) | Learnt::Present(_) => None,
         })
-        .filter(|_| {
-            !set.iter().any(|learnt| matches!(learnt, Learnt::Absent(path) if self.cwd.join(path).exists()))
-        })
+    }
+
+    /// Whether nothing is there that would be taken instead of a file of the set, and every probe comes to the same.
+    fn would_find(&self, set: &IncludeSet, invocation: &Invocation) -> bool {
+        let as_probed = set.iter().all(|learnt| match learnt {
+            Learnt::Absent(path) => !self.cwd.join(path).exists(),
+            Learnt::Present(path) => self.cwd.join(path).exists(),
+            Learnt::Bmi(_) | Learnt::File(_) | Learnt::Passed(_) => true,
+        });
+        as_probed && self.in_the_way(set, invocation).all(|path| set.contains(&Learnt::Passed(path)))
+    }
+
+    fn in_the_way(&self, set: &IncludeSet, invocation: &Invocation) -> impl Iterator<Item = PathBuf> {
+        let files: Vec<&Path> = set.iter().filter_map(Learnt::file).collect();
+        self.search.in_the_way(&invocation.source, &files).into_iter()
     }
 
     /// Whether everything that was looked at is as the compiler, started at `start`, must have found it.
@@ -132,12 +155,31 @@ impl Inputs {
             if invocation.may_load_bmis() && is_bmi(&file) {
                 learnt.extend(self.learn_bmi(invocation, &path)?);
             } else {
-                self.learn_file(&path, start)?;
+                learnt.extend(self.learn_file(&path, start)?);
                 learnt.push(Learnt::File(path));
             }
         }
-        check_text(&fs_err::read(self.cwd.join(&invocation.source)).unwrap_or_default(), &invocation.source)?;
-        Ok(learnt.into_iter().collect())
+        learnt.extend(self.read_text(&invocation.source)?);
+        let mut set: IncludeSet = learnt.into_iter().collect();
+        let passed: Vec<_> = self.in_the_way(&set, invocation).map(Learnt::Passed).collect();
+        set.extend(passed);
+        self.refuse_newcomers(&set, start)?;
+        Ok(set)
+    }
+
+    /// What was looked for and not read must have been there when the compiler looked, too.
+    fn refuse_newcomers(&self, set: &IncludeSet, start: Moment) -> Result<(), Uncacheable> {
+        let was_there = |path: &Path| {
+            fs_err::metadata(self.cwd.join(path)).is_ok_and(|m| FileId::of(&m).untouched_since(start))
+        };
+        let is_new = |learnt: &&Learnt| match learnt {
+            Learnt::Passed(path) | Learnt::Present(path) => !was_there(path),
+            Learnt::Absent(_) | Learnt::Bmi(_) | Learnt::File(_) => false,
+        };
+        match set.iter().find(is_new) {
+            Some(learnt) => Err(Uncacheable::new("input-changed", format!("{learnt:?}"))),
+            None => Ok(()),
+        }
     }
 
     /// A BMI that was loaded: named on the command line (nothing to learn), or found along a prebuilt path.
@@ -158,7 +200,8 @@ impl Inputs {
     }
 
     /// A file that was read: hashed now if it was not before, and then it must not have been touched since `start`.
-    fn learn_file(&mut self, path: &Path, start: Moment) -> Result<(), Uncacheable> {
+    /// Gives what its probes came to.
+    fn learn_file(&mut self, path: &Path, start: Moment) -> Result<Vec<Learnt>, Uncacheable> {
         let changed = || Uncacheable::new("input-changed", path.display().to_string());
         let absolute = self.cwd.join(path);
         let known_before = self.seen.contains_key(&absolute);
@@ -167,7 +210,25 @@ impl Inputs {
         if !known_before && !id.untouched_since(start) {
             return Err(changed());
         }
-        check_text(&fs_err::read(&absolute).map_err(|_| changed())?, path)
+        self.read_text(path)
+    }
+
+    /// Looks through a source for what its digest does not cover.
+    fn read_text(&self, path: &Path) -> Result<Vec<Learnt>, Uncacheable> {
+        let detail = || path.display().to_string();
+        let text =
+            fs_err::read(self.cwd.join(path)).map_err(|_| Uncacheable::new("input-changed", detail()))?;
+        if let Some((_, reason)) =
+            NOT_IN_KEY.iter().find(|(word, _)| memmem::find(&text, word.as_bytes()).is_some())
+        {
+            return Err(Uncacheable::new(reason, detail()));
+        }
+        match self.search.probes(path, &text) {
+            Ok(learnt) => Ok(learnt),
+            // The system's headers wrap the probe in macros, and probe for the system's headers.
+            Err(NotLiteral) if self.search.is_system(path) => Ok(Vec::new()),
+            Err(NotLiteral) => Err(Uncacheable::new("computed-probe", detail())),
+        }
     }
 
     /// The BMIs that this compile loads or may load.
@@ -175,7 +236,7 @@ impl Inputs {
         let named = invocation.bmis.iter().map(|bmi| bmi.path.clone());
         let found = set.iter().filter_map(|learnt| match learnt {
             Learnt::Bmi(module) => self.find_bmi(invocation, module),
-            Learnt::File(_) | Learnt::Absent(_) => None,
+            Learnt::Absent(_) | Learnt::File(_) | Learnt::Passed(_) | Learnt::Present(_) => None,
         });
         named.chain(found).collect()
     }
@@ -210,10 +271,3 @@ const NOT_IN_KEY: [(&str, &str); 4] = [
     ("__TIMESTAMP__", "time-macro"),
     (".incbin", "incbin"),
 ];
-
-fn check_text(text: &[u8], path: &Path) -> Result<(), Uncacheable> {
-    match NOT_IN_KEY.iter().find(|(word, _)| memchr::memmem::find(text, word.as_bytes()).is_some()) {
-        Some((_, reason)) => Err(Uncacheable::new(reason, path.display().to_string())),
-        None => Ok(()),
-    }
-}

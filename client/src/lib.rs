@@ -12,6 +12,7 @@ pub mod launch;
 pub mod local;
 pub mod os;
 pub mod remote;
+pub mod search;
 pub mod settings;
 pub mod stage;
 

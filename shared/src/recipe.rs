@@ -135,14 +135,28 @@ pub enum Learnt {
     Bmi(String),
     /// A file that was read, by the name the compiler gave it.
     File(PathBuf),
+    /// A file that lay where the compiler looked first, and that it did not take. It may be gone.
+    Passed(PathBuf),
+    /// A file that must be there, whatever is in it: the compiler was asked whether it is.
+    Present(PathBuf),
 }
 
 impl Learnt {
+    /// The file that was read, if this is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Absent(_) | Self::Bmi(_) | Self::Passed(_) | Self::Present(_) => None,
+        }
+    }
+
     fn line(&self) -> String {
         match self {
             Self::Absent(path) => format!("absent {}", escape(path.as_os_str().as_bytes())),
             Self::Bmi(module) => format!("bmi {}", escape(module.as_bytes())),
             Self::File(path) => format!("file {}", escape(path.as_os_str().as_bytes())),
+            Self::Passed(path) => format!("passed {}", escape(path.as_os_str().as_bytes())),
+            Self::Present(path) => format!("present {}", escape(path.as_os_str().as_bytes())),
         }
     }
 
@@ -154,6 +168,8 @@ impl Learnt {
             "absent" => Some(Self::Absent(path(bytes))),
             "bmi" => String::from_utf8(bytes).ok().map(Self::Bmi),
             "file" => Some(Self::File(path(bytes))),
+            "passed" => Some(Self::Passed(path(bytes))),
+            "present" => Some(Self::Present(path(bytes))),
             _ => None,
         }
     }
@@ -169,8 +185,8 @@ pub struct IncludeSet {
 /// The text is no include set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadSet {
-    /// A line is none of `absent P`, `bmi M`, `file P`.
-    #[error("line {0} of the include set is none of 'absent P', 'bmi M', 'file P'")]
+    /// A line is none of `absent P`, `bmi M`, `file P`, `passed P`, `present P`.
+    #[error("line {0} of the include set is none of 'absent P', 'bmi M', 'file P', 'passed P', 'present P'")]
     Line(usize),
     /// The lines are not in their order, or one is there twice.
     #[error("the include set is not in its canonical form")]
@@ -184,6 +200,11 @@ impl IncludeSet {
     /// What was learnt, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Learnt> {
         self.learnt.iter()
+    }
+
+    /// Whether it holds this line.
+    pub fn contains(&self, learnt: &Learnt) -> bool {
+        self.learnt.contains(learnt)
     }
 
     /// The canonical text: a line each, sorted.
@@ -208,6 +229,12 @@ impl IncludeSet {
             .collect::<Result<BTreeSet<_>, _>>()?;
         let set = Self { learnt };
         if set.text() == text { Ok(set) } else { Err(BadSet::NotCanonical) }
+    }
+}
+
+impl Extend<Learnt> for IncludeSet {
+    fn extend<I: IntoIterator<Item = Learnt>>(&mut self, learnt: I) {
+        self.learnt.extend(learnt);
     }
 }
 
@@ -252,7 +279,9 @@ impl Recipe {
         for learnt in set.iter() {
             let line = learnt.line();
             match learnt {
-                Learnt::Absent(_) => writeln!(text, "{line}").ok()?,
+                Learnt::Absent(_) | Learnt::Passed(_) | Learnt::Present(_) => {
+                    writeln!(text, "{line}").ok()?
+                }
                 Learnt::Bmi(_) | Learnt::File(_) => {
                     let (kind, name) = line.split_once(' ')?;
                     writeln!(text, "{kind} {} {name}", digest_of(learnt)?).ok()?;
@@ -298,6 +327,8 @@ mod tests {
         [
             Learnt::File("/src/b.h".into()),
             Learnt::Absent("/src/a.h".into()),
+            Learnt::Passed("/src/p.h".into()),
+            Learnt::Present("/src/q.h".into()),
             Learnt::Bmi("m:part".to_owned()),
             Learnt::File(PathBuf::from(std::ffi::OsString::from_vec(b"/src/\xff\n\\.h".to_vec()))),
         ]
@@ -321,7 +352,10 @@ mod tests {
     #[test]
     fn an_include_set_survives_its_text() {
         let text = set().text();
-        assert_eq!(text, "absent /src/a.h\nbmi m:part\nfile /src/b.h\nfile /src/\\xff\\x0a\\x5c.h\n");
+        assert_eq!(
+            text,
+            "absent /src/a.h\nbmi m:part\nfile /src/b.h\nfile /src/\\xff\\x0a\\x5c.h\npassed /src/p.h\npresent /src/q.h\n"
+        );
         assert_eq!(IncludeSet::parse(&text), Ok(set()));
         assert_eq!(IncludeSet::parse(""), Ok(IncludeSet::default()));
     }
@@ -353,7 +387,7 @@ mod tests {
     fn every_learnt_digest_makes_another_action_of_the_same_unit() {
         let unit = Unit::new();
         let base = Recipe::new(&unit, &set(), |_| Some(Digest::of("now"))).unwrap();
-        for changed in set().iter().filter(|learnt| !matches!(learnt, Learnt::Absent(_))) {
+        for changed in set().iter().filter(|learnt| matches!(learnt, Learnt::Bmi(_) | Learnt::File(_))) {
             let other =
                 Recipe::new(&unit, &set(), |l| Some(Digest::of(if l == changed { "then" } else { "now" })))
                     .unwrap();

@@ -100,15 +100,11 @@ impl Session {
             .map(|bmi| Ok((bmi.module.clone(), self.inputs.digest(&bmi.path)?)))
             .collect::<Result<_, _>>()
             .map_err(unreadable)?;
-        let facts = Facts {
-            compiler: compiler.identity,
-            cc1: compiler.cc1(&invocation, self.store.as_ref())?,
-            cwd: os::working_directory().map_err(unreadable)?,
-            variables,
-            source,
-            bmis,
-            colour,
-        };
+        let cwd = os::working_directory().map_err(unreadable)?;
+        let cc1 = compiler.cc1(&invocation, self.store.as_ref(), &cwd)?;
+        self.inputs.look_in(cc1.search);
+        let facts =
+            Facts { compiler: compiler.identity, cc1: cc1.lines, cwd, variables, source, bmis, colour };
         let unit = key::unit(&invocation, &facts);
         Ok(Task { invocation, compiler, unit, colour, known: Vec::new(), shareable: false })
     }

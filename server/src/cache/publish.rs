@@ -222,7 +222,7 @@ fn check(key: ActionKey, request: &PublishRequest) -> Result<UnitKey, CacheError
 fn is_recipe_over(recipe: &str, set: &str) -> bool {
     let learnt = recipe.split_once("\n\n").map_or("", |(_, learnt)| learnt);
     let named = learnt.lines().map(|line| match line.split_once(' ') {
-        Some(("absent", _)) => Some(line.to_owned()),
+        Some(("absent" | "passed" | "present", _)) => Some(line.to_owned()),
         Some((kind, rest)) => rest.split_once(' ').map(|(_, name)| format!("{kind} {name}")),
         None => None,
     });
