@@ -1,6 +1,7 @@
 //! Every bad request gets its code, and leaves nothing.
 
 use http::{Method, Request};
+use pcmcache_server::config::ByteSize;
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::limits::{MAX_JSON, MAX_PUBLISH_JSON};
 use pcmcache_shared::api::problem::Code;
@@ -129,7 +130,7 @@ async fn an_upload_says_how_long_it_is() {
 
 #[tokio::test]
 async fn an_upload_that_is_too_large_is_refused_before_it_is_sent() {
-    let served = Served::with(|config| config.max_blob = pcmcache_server::config::ByteSize(1000)).await;
+    let served = Served::with(|config| config.max_blob = ByteSize(1000)).await;
     let blob = format!("/v1/scopes/main/blobs/{}", name());
     for expect in ["", "Expect: 100-continue\r\n"] {
         let head = format!("PUT {blob} HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n{expect}\r\n");
@@ -137,6 +138,19 @@ async fn an_upload_that_is_too_large_is_refused_before_it_is_sent() {
         assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("too_large"), "{answer}");
         assert!(answer.contains("connection: close"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn who_sends_all_before_it_reads_still_gets_to_read_why_not() {
+    let served = Served::with(|config| config.max_blob = ByteSize(1000)).await;
+    let mut request = format!(
+        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 16000000\r\n\r\n",
+        name()
+    )
+    .into_bytes();
+    request.resize(request.len() + 16_000_000, b'x');
+    let answer = served.raw(&request, false).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with('}'), "{answer}");
 }
 
 #[tokio::test]
