@@ -10,6 +10,7 @@ use futures::StreamExt;
 use pcmcache_server::cache::{AcquireStream, Cache, CacheError, Limits, Published, Rooms, Uploaded};
 use pcmcache_server::clock::{CountedEntropy, ManualClock};
 use pcmcache_server::embedded::Embedded;
+use pcmcache_server::leases::Leases;
 use pcmcache_server::memory::{MemoryBlobs, MemoryLeases, MemoryResults};
 use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, KnownSet};
 use pcmcache_shared::api::actions::PublishRequest;
@@ -63,11 +64,16 @@ impl Bench {
     }
 
     pub(crate) fn in_memory_with(limits: Limits) -> Self {
+        Self::in_memory_over(limits, |leases| Arc::new(leases))
+    }
+
+    /// With something between the cache and its leases.
+    pub(crate) fn in_memory_over(limits: Limits, over: impl FnOnce(MemoryLeases) -> Arc<dyn Leases>) -> Self {
         let clock = Arc::new(ManualClock::default());
         let rooms = Rooms {
             blobs: Arc::new(MemoryBlobs::default()),
             results: Arc::new(MemoryResults::default()),
-            leases: Arc::new(MemoryLeases::new(clock.clone())),
+            leases: over(MemoryLeases::new(clock.clone())),
             clock: clock.clone(),
             entropy: Arc::new(CountedEntropy::default()),
         };

@@ -4,6 +4,7 @@ mod damage;
 mod kill;
 mod leases;
 mod publish;
+mod race;
 mod restart;
 mod sets;
 mod sweep;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use pcmcache_server::cache::Published;
 use pcmcache_server::clock::{ManualClock, SystemClock};
 use pcmcache_server::embedded::{Embedded, OpenError};
-use pcmcache_server::leases::RESTART_GRACE;
-use pcmcache_shared::Digest;
+use pcmcache_server::leases::{Ask, Grant, Leases, RESTART_GRACE};
+use pcmcache_server::results::{Creation, Publication, Results, StoredResult};
 use pcmcache_shared::api::acquire::AcquireLine;
 use pcmcache_shared::api::limits::LEASE_TTL;
+use pcmcache_shared::{Claim, Digest, ReleaseReason, Secret};
 
 use crate::bench::{Bench, Granted, Module, Scratch, eventually, scope};
 
@@ -112,7 +113,7 @@ async fn a_holder_that_does_not_come_back_is_replaced_and_fences_never_repeat() 
         assert!(taken.hold.fence > last.hold.fence);
         last = taken;
         // A lease that ends leaves no row, and still its fence is not given again.
-        let release = last.release(pcmcache_shared::ReleaseReason::Abandoned);
+        let release = last.release(ReleaseReason::Abandoned);
         bench.cache.release(&scope(), last.claim, &release).await.unwrap();
         let next = bench.acquire(module.request("next")).await.granted().await;
         assert!(next.hold.fence > last.hold.fence);
@@ -130,12 +131,41 @@ async fn a_lease_that_ended_does_not_come_back() {
     let held = bench.acquire(module.request("a")).await.granted().await;
     bench.share(&module, Some(&held)).await.unwrap();
     let held = bench.acquire(other.request("b")).await.granted().await;
-    let release = held.release(pcmcache_shared::ReleaseReason::Abandoned);
+    let release = held.release(ReleaseReason::Abandoned);
     bench.cache.release(&scope(), held.claim, &release).await.unwrap();
     kill(bench, scratch.path()).await;
     let bench = Bench::on_disk(scratch.path());
     bench.acquire(module.clone().over("later").knowing("c")).await.granted().await;
     bench.acquire(other.request("d")).await.granted().await;
+}
+
+#[tokio::test]
+async fn a_lease_ends_in_the_transaction_of_its_result() {
+    // Killed right after the commit, before anyone discharges the lease.
+    let (scratch, module) = (Scratch::new(), Module::new("m"));
+    let (here, claim) = (scope(), Claim::from(module.unit()));
+    let store = Embedded::open(scratch.path(), Arc::new(ManualClock::default())).unwrap();
+    let ask = Ask {
+        request_id: "a".to_owned(),
+        holder: String::new(),
+        secret: Secret::from_random([1; 16]),
+        expected: None,
+        ttl: LEASE_TTL,
+        at_most: LEASE_TTL,
+    };
+    let Grant::New { lease, .. } = store.grant(&here, claim, ask).await.unwrap() else { panic!("no grant") };
+    let publication = Publication {
+        action: module.key(),
+        stored: StoredResult { result: module.result(), unit: module.unit(), set: module.set().digest() },
+        instead_of: None,
+        ends: Some((claim, lease.fence)),
+    };
+    assert_eq!(store.create(&here, publication).await.unwrap(), Creation::Created);
+    drop(store);
+    free(scratch.path()).await;
+    let store = Embedded::open(scratch.path(), Arc::new(ManualClock::default())).unwrap();
+    assert!(store.get(&here, module.key()).await.unwrap().is_some());
+    assert_eq!(store.current(&here, claim).await.unwrap(), None);
 }
 
 #[tokio::test]

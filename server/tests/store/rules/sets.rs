@@ -114,20 +114,6 @@ async fn a_set_that_the_known_one_lacked_wakes_who_waits_for_the_action() {
 }
 
 #[tokio::test]
-async fn a_result_published_just_before_a_grant_is_found() {
-    // Publishes and asks race; whoever asks after the publish was answered never builds again.
-    for _ in 0..50 {
-        let (bench, module) = (Bench::in_memory(), Module::new("m"));
-        let held = bench.acquire(module.request("holder")).await.granted().await;
-        let (published, line) = tokio::join!(bench.share(&module, Some(&held)), async {
-            bench.acquire(module.knowing("other")).await.answer().await
-        });
-        published.unwrap();
-        assert!(matches!(line, Some(AcquireLine::Hit(_))), "{line:?}");
-    }
-}
-
-#[tokio::test]
 async fn lookup_tells_what_there_is_and_leaves_out_what_there_is_not() {
     let (bench, module) = (Bench::in_memory(), Module::new("m"));
     bench.share(&module, None).await.unwrap();
