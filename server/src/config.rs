@@ -16,7 +16,7 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7733";
 ///
 /// Each flag can be given as an environment variable instead; the flag wins. The first line on stdout is `listening on
 /// http://ADDR:PORT`, and it comes once requests are answered; logs go to stderr. SIGTERM and SIGINT stop it: it takes
-/// no more work, ends who only waits, gives uploads ten seconds, and exits with 0.
+/// no more work, ends who only waits, gives uploads nine seconds, and exits with 0 within ten.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "pcmcache-server",
