@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use pcmcache_tests::process::{self, MARK};
+use pcmcache_tests::tool::CLANG;
 use pcmcache_tests::{Machine, Process, Scratch, Server, Unit, Weight, turn, until};
 
 const WAITERS: usize = 19;
@@ -57,6 +58,6 @@ fn all_who_wait_for_a_unit_that_does_not_compile_fail_at_once_not_one_after_anot
 
 /// The compilers that run now, without their launchers and watchers.
 fn compilers(mark: &str) -> usize {
-    let is_compiler = |line: &&String| line.contains("unit.cppm") && !line.contains("pcmcache-under-test");
+    let is_compiler = |line: &&String| line.split(' ').nth(1).is_some_and(|program| program.ends_with(CLANG));
     process::alive(mark).iter().filter(is_compiler).count()
 }
