@@ -10,14 +10,14 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pcmcache_shared::api::limits::RENEW_EVERY;
 use pcmcache_shared::{Claim, Fence, Scope, Secret};
 
 use crate::fault::Fault;
 
-/// How long a stored lease lives after a restart for its holder to come back. Holders renew every 5 s
-/// ([`limits::RENEW_EVERY`](pcmcache_shared::api::limits::RENEW_EVERY)), and one whose stream broke comes back sooner;
-/// the grace of a dropped stream (1 s) would end the leases of all who are still waiting to connect again.
-pub const RESTART_GRACE: Duration = Duration::from_secs(5);
+/// How long a stored lease lives after a restart for its holder to come back: one renewal that comes when it would have come
+/// anyway, and time to connect. The grace of a dropped stream would end the leases of all who still try to connect.
+pub const RESTART_GRACE: Duration = RENEW_EVERY.saturating_add(Duration::from_secs(2));
 
 /// The most leases a store keeps at once: far beyond any fleet, and a bound on what a flood can take.
 pub const MAX_LEASES: usize = 100_000;

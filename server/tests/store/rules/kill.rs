@@ -1,6 +1,7 @@
 //! A server that is killed while it writes, again and again: whatever it acknowledged is there and verifies.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -37,14 +38,19 @@ async fn publisher() {
     }
 }
 
-fn publish_until_killed(directory: &std::path::Path, after: Duration) -> Vec<ActionKey> {
-    let mut server = Command::new(std::env::current_exe().unwrap())
-        .args(["rules::kill::publisher", "--exact", "--ignored", "--nocapture"])
+/// This very program, running one of the tests that are to be killed.
+fn server(test: &str, directory: &Path) -> Command {
+    let mut server = Command::new(std::env::current_exe().unwrap());
+    server
+        .args([test, "--exact", "--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::null());
+    server
+}
+
+fn publish_until_killed(directory: &Path, after: Duration) -> Vec<ActionKey> {
+    let mut server = server("rules::kill::publisher", directory).spawn().unwrap();
     let lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let reader = std::thread::spawn(move || {
         let keys = lines.map_while(Result::ok);
@@ -77,4 +83,64 @@ async fn whatever_was_acknowledged_survives_kills() {
         assert_eq!(bench.cache.counters().damaged_blobs, 0);
     }
     assert!(acknowledged.len() > 20, "it was killed before it did anything: {}", acknowledged.len());
+}
+
+/// Where a publish can be killed, and whether its result is there then. (Its uploads come first.)
+#[cfg(feature = "failpoints")]
+const STEPS: [(&str, bool); 7] = [
+    ("upload.staged", false),
+    ("upload.renamed", false),
+    ("upload.committed", false),
+    ("publish.checked", false),
+    ("publish.blobs", false),
+    ("publish.committed", true),
+    ("publish.discharged", true),
+];
+
+/// What is killed at a step.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it is run, and killed, by the test below"]
+async fn one_publish() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let (bench, module) = (Bench::on_disk(directory.as_ref()), Module::new("m"));
+    let held = bench.acquire(module.request("holder")).await.granted().await;
+    bench.share(&module, Some(&held)).await.unwrap();
+    panic!("it was not killed");
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn killed_at_any_step_the_next_one_completes() {
+    use std::os::unix::process::ExitStatusExt;
+
+    use pcmcache_server::leases::RESTART_GRACE;
+    use pcmcache_shared::Digest;
+    use pcmcache_shared::api::acquire::AcquireLine;
+
+    for (step, is_there) in STEPS {
+        let (scratch, module) = (Scratch::new(), Module::new("m"));
+        let mut server = server("rules::kill::one_publish", scratch.path());
+        server.env("PCMCACHE_FAILPOINT", format!("{step}=kill"));
+        let status = tokio::task::spawn_blocking(move || server.status().unwrap()).await.unwrap();
+        assert_eq!(status.signal(), Some(9), "{step}: {status}");
+
+        let bench = Bench::on_disk(scratch.path());
+        let found = bench.cache.result(&scope(), module.key()).await.unwrap();
+        assert_eq!(found.is_some(), is_there, "{step}");
+        let mut next = bench.acquire(module.request("next")).await;
+        if is_there {
+            assert!(matches!(next.next().await, Some(AcquireLine::Sets { .. })), "{step}");
+        } else {
+            next.busy().await;
+            bench.clock.advance(RESTART_GRACE);
+            let held = next.granted().await;
+            bench.share(&module, Some(&held)).await.unwrap();
+        }
+        for bytes in &module.outputs {
+            assert_eq!(bench.read(Digest::of(bytes)).await.unwrap().as_ref(), Some(bytes), "{step}");
+        }
+        let stages = fs_err::read_dir(scratch.path().join("stages")).unwrap().count();
+        assert_eq!(stages, 0, "{step}");
+    }
 }
