@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pcmcache_tests::proxy::{Mischief, Proxy};
 use pcmcache_tests::scratch::{files_below, names_in};
 use pcmcache_tests::{Chance, Machine, Process, Scratch, Server, Unit, Weight, turn, until, within};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The steps of a launch that does not find a result, in their order.
 const MISS: [&str; 11] = [
@@ -226,6 +226,64 @@ fn a_builder_whose_packets_stop_is_replaced_once_its_lease_runs_out() {
     // The one behind the pulled cable builds for itself in the end, and well.
     fs_err::remove_file(&at).expect("the announcement");
     victim.finish_within(Duration::from_secs(40)).ok();
+}
+
+/// A builder that is stopped shows life to nobody, but holds its lock, its lease and its connection.
+#[test]
+fn a_builder_that_stands_still_is_waited_for_no_longer_than_told() {
+    let _turn = turn::beside_others();
+    let scratch = Scratch::new("still");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Light);
+    let right = unit.right_outputs(&scratch);
+    let server = Server::start(&scratch);
+    let at = scratch.path().join("at");
+    let here = Machine::new(&scratch, "here").remote(&server.url()).with("PCMCACHE_WAIT", "1");
+    let beside = here.clone().building_in(scratch.dir("beside"));
+    let there = Machine::new(&scratch, "there").remote(&server.url()).with("PCMCACHE_WAIT", "1");
+    let mut still = here.clone().waiting("launch.staged", &at).launch(unit.arguments());
+    stands_at(&mut still, &at);
+    still.signal(Signal::STOP);
+    for machine in [&beside, &there] {
+        let end = machine.compile(unit.arguments()).ok();
+        assert_eq!(unit.outputs(machine.build()), right);
+        assert!(end.took < Duration::from_secs(8), "it waited for {:?}", end.took);
+    }
+    // What was stopped goes on, and finds that others were faster.
+    fs_err::remove_file(&at).expect("the announcement");
+    still.signal(Signal::CONT);
+    still.finish().ok();
+    assert_eq!(unit.outputs(here.build()), right);
+    assert_eq!(server.results(), 1);
+}
+
+/// It is the compiler that somebody kills, for want of memory say: the caller sees what it would see without us.
+#[test]
+fn a_killed_compiler_is_a_failure_that_nobody_waits_for() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("killed-compiler");
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Thinking(6));
+    let server = Server::start(&scratch);
+    let here = Machine::new(&scratch, "here").remote(&server.url());
+    let there = Machine::new(&scratch, "there").remote(&server.url());
+    let launcher = here.launch(unit.arguments());
+    let compiler = within(Duration::from_secs(20), "the compiler", || {
+        let lines = here.alive().into_iter().filter(|line| line.contains("unit.cppm"));
+        let mut compilers = lines.filter_map(|line| {
+            let (pid, command) = line.split_once(' ')?;
+            command.starts_with("/usr/bin/clang++-22 ").then(|| pid.parse().ok())?
+        });
+        compilers.next()
+    });
+    let waiter = there.launch(unit.arguments());
+    until("another machine to wait", || server.metric("pcmcache_waited_total") > 0.0);
+    kill_process(Pid::from_raw(compiler).expect("a pid"), Signal::KILL)
+        .expect("a signal for our own compiler");
+    let end = launcher.finish_within(Duration::from_secs(5));
+    let shell_would_say = end.status.code() == Some(128 + 9) || end.signal() == Some(9);
+    assert!(shell_would_say, "{}", end.transcript());
+    assert_eq!(names_in(here.build()), [""; 0]);
+    waiter.finish_within(Duration::from_secs(30)).ok();
+    assert_eq!(there.stats().compiles, 1);
 }
 
 /// A driver that runs two compilers leaves the first one writing when driver and launcher die. Ours does not.
