@@ -12,7 +12,6 @@ use pcmcache_shared::{
     ActionKey, ActionResult, Claim, Digest, Fence, IncludeSet, Recipe, Scope, UnitKey, failpoint,
 };
 
-use super::waiters::ScopedClaim;
 use super::{Cache, CacheError, on_its_own};
 use crate::leases::Lease;
 use crate::results::{Creation, Publication, StoredResult};
@@ -34,49 +33,43 @@ impl Cache {
         key: ActionKey,
         request: PublishRequest,
     ) -> Result<Published, CacheError> {
-        let (cache, scope) = (Arc::clone(self), scope.clone());
-        // To its end, also where the client goes away: once the result is stored its waiters must be woken.
-        on_its_own("publish a result", async move { cache.publish_to_the_end(&scope, key, request).await })
-            .await
-    }
-
-    async fn publish_to_the_end(
-        self: &Arc<Self>,
-        scope: &Scope,
-        key: ActionKey,
-        request: PublishRequest,
-    ) -> Result<Published, CacheError> {
         let unit = check(key, &request)?;
-        let own = self.own_lease(scope, &request).await?;
-        let before = self.stored(scope, key).await?;
-        if let Some((winner, true)) = before {
-            return self.settle(scope, key, unit, &request, own, winner.result).await;
-        }
-        self.require_blobs(scope, &request.result).await?;
-        self.refuse_if_leased(scope, key, &request).await?;
+        let publishing = Publishing { cache: Arc::clone(self), scope: scope.clone(), key, unit, request };
+        // To its end, also where the client goes away: once the result is stored its waiters must be woken.
+        on_its_own("publish a result", publishing.run()).await
+    }
+}
+
+/// One publish, of what does not contradict itself.
+struct Publishing {
+    cache: Arc<Cache>,
+    scope: Scope,
+    key: ActionKey,
+    unit: UnitKey,
+    request: PublishRequest,
+}
+
+impl Publishing {
+    async fn run(self) -> Result<Published, CacheError> {
+        let own = self.own_lease().await?;
+        let lost = match self.cache.stored(&self.scope, self.key).await? {
+            Some((winner, true)) => return self.settle(own, winner.result).await,
+            Some((lost, false)) => Some(lost),
+            None => None,
+        };
+        self.require_blobs().await?;
+        self.refuse_if_leased().await?;
         failpoint!("publish.checked");
 
-        let set = self.store_texts(scope, &request).await?;
+        let set = self.store_texts().await?;
         failpoint!("publish.blobs");
 
-        let stored = StoredResult { result: request.result.clone(), unit, set };
-        let lost = before.map(|(lost, _)| lost);
-        let replaces = lost.is_some();
-        let publication = Publication { action: key, stored, instead_of: lost, ends: own };
-        match self.rooms.results.create(scope, publication).await? {
-            Creation::Created => {}
-            Creation::Exists(winner) => {
-                return self.settle(scope, key, unit, &request, own, winner.result).await;
-            }
+        if let Creation::Exists(winner) = self.create(set, lost, own).await? {
+            return self.settle(own, winner.result).await;
         }
         failpoint!("publish.committed");
-        self.counters.published.one();
-        if replaces {
-            self.counters.replaced.one();
-            tracing::warn!(%scope, %key, "a result whose blobs were lost was replaced");
-        }
 
-        self.discharge(scope, &claims(key, unit, &request), own).await?;
+        self.discharge(own).await?;
         failpoint!("publish.discharged");
         Ok(Published::Stored)
     }
@@ -84,58 +77,38 @@ impl Cache {
     /// There is a result already: the publisher learns whether it is the same, and its lease ends all the same.
     async fn settle(
         &self,
-        scope: &Scope,
-        key: ActionKey,
-        unit: UnitKey,
-        request: &PublishRequest,
         own: Option<(Claim, Fence)>,
         winner: ActionResult,
     ) -> Result<Published, CacheError> {
-        self.discharge(scope, &claims(key, unit, request), own).await?;
-        if winner.same_outputs(&request.result) {
-            self.counters.published_same.one();
+        self.discharge(own).await?;
+        if winner.same_outputs(&self.request.result) {
+            self.cache.counters.published_same.one();
             return Ok(Published::Same);
         }
-        self.counters.diverged.one();
-        let (first, second) = (&winner.builder, &request.result.builder);
+        self.cache.counters.diverged.one();
+        let (scope, key) = (&self.scope, self.key);
+        let (first, second) = (&winner.builder, &self.request.result.builder);
         tracing::warn!(%scope, %key, first, second, "two builders made different outputs of one action");
         Err(CacheError::Winner(Box::new(winner)))
     }
 
     /// The publisher's own lease, if it still lives.
-    async fn own_lease(
-        &self,
-        scope: &Scope,
-        request: &PublishRequest,
-    ) -> Result<Option<(Claim, Fence)>, CacheError> {
-        let current = self.rooms.leases.current(scope, request.claim).await?;
-        Ok(current.filter(|lease| is_own(lease, request)).map(|lease| (request.claim, lease.fence)))
+    async fn own_lease(&self) -> Result<Option<(Claim, Fence)>, CacheError> {
+        let claim = self.request.claim;
+        let current = self.cache.rooms.leases.current(&self.scope, claim).await?;
+        Ok(current.filter(|lease| self.holds(lease)).map(|lease| (claim, lease.fence)))
     }
 
-    /// While a lease lives only its holder publishes: it may have placed its outputs already.
-    async fn refuse_if_leased(
-        &self,
-        scope: &Scope,
-        key: ActionKey,
-        request: &PublishRequest,
-    ) -> Result<(), CacheError> {
-        for claim in [request.claim, key.into()] {
-            match self.rooms.leases.current(scope, claim).await? {
-                Some(lease) if !is_own(&lease, request) => {
-                    self.counters.lease_held.one();
-                    return Err(CacheError::LeaseHeld { holder: lease.holder });
-                }
-                Some(_) | None => {}
-            }
-        }
-        Ok(())
+    fn holds(&self, lease: &Lease) -> bool {
+        let hold = self.request.lease.as_ref();
+        hold.is_some_and(|hold| hold.fence == lease.fence && lease.secret.matches(&hold.secret))
     }
 
     /// Every output is there, with the size the result names, and stays.
-    async fn require_blobs(&self, scope: &Scope, result: &ActionResult) -> Result<(), CacheError> {
+    async fn require_blobs(&self) -> Result<(), CacheError> {
         let mut missing = Vec::new();
-        for output in &result.outputs {
-            match self.has_blob(scope, output.digest).await? {
+        for output in &self.request.result.outputs {
+            match self.cache.has_blob(&self.scope, output.digest).await? {
                 Some(size) if size == output.size => {}
                 Some(size) => {
                     let (role, named) = (output.role, output.size);
@@ -148,17 +121,68 @@ impl Cache {
         if missing.is_empty() { Ok(()) } else { Err(CacheError::Missing(missing)) }
     }
 
+    /// While a lease lives only its holder publishes: it may have placed its outputs already.
+    async fn refuse_if_leased(&self) -> Result<(), CacheError> {
+        for claim in [self.request.claim, self.key.into()] {
+            match self.cache.rooms.leases.current(&self.scope, claim).await? {
+                Some(lease) if !self.holds(&lease) => {
+                    self.cache.counters.lease_held.one();
+                    return Err(CacheError::LeaseHeld { holder: lease.holder });
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Stores the recipe and the include set as blobs, durably. Returns the set's name.
-    async fn store_texts(
-        self: &Arc<Self>,
-        scope: &Scope,
-        request: &PublishRequest,
-    ) -> Result<Digest, CacheError> {
-        let recipe = self.store_text(scope, &request.recipe);
-        let (_, set) = tokio::try_join!(recipe, self.store_text(scope, &request.include_set))?;
+    async fn store_texts(&self) -> Result<Digest, CacheError> {
+        let Self { cache, scope, request, .. } = self;
+        let (recipe, set) = (&request.recipe, &request.include_set);
+        let (_, set) = tokio::try_join!(cache.store_text(scope, recipe), cache.store_text(scope, set))?;
         Ok(set)
     }
 
+    /// One transaction: the result, its set, its references, the end of its lease.
+    async fn create(
+        &self,
+        set: Digest,
+        lost: Option<StoredResult>,
+        own: Option<(Claim, Fence)>,
+    ) -> Result<Creation, CacheError> {
+        let (scope, key) = (&self.scope, self.key);
+        let stored = StoredResult { result: self.request.result.clone(), unit: self.unit, set };
+        let replaces = lost.is_some();
+        let publication = Publication { action: key, stored, instead_of: lost, ends: own };
+        let creation = self.cache.rooms.results.create(scope, publication).await?;
+        if creation == Creation::Created {
+            self.cache.counters.published.one();
+            if replaces {
+                self.cache.counters.replaced.one();
+                tracing::warn!(%scope, %key, "a result whose blobs were lost was replaced");
+            }
+        }
+        Ok(creation)
+    }
+
+    /// Ends the lease, and wakes all whom the result concerns: who waits for the claim it was built under, for its action,
+    /// for its unit. Each looks again, for a set that it did not know may give it another key.
+    async fn discharge(&self, own: Option<(Claim, Fence)>) -> Result<(), CacheError> {
+        let Self { cache, scope, .. } = self;
+        if let Some((claim, fence)) = own {
+            cache.rooms.leases.end(scope, claim, fence).await?;
+            cache.holds.end(&(scope.clone(), claim), fence);
+        }
+        for claim in [self.request.claim, self.key.into(), self.unit.into()] {
+            let at = (scope.clone(), claim);
+            cache.failures.forget(&at);
+            cache.waiters.wake_all(&at);
+        }
+        Ok(())
+    }
+}
+
+impl Cache {
     async fn store_text(self: &Arc<Self>, scope: &Scope, text: &str) -> Result<Digest, CacheError> {
         let (digest, length) = (Digest::of(text), text.len() as u64);
         // Read, not looked at: a damaged copy is replaced here, while the bytes are at hand.
@@ -169,36 +193,6 @@ impl Cache {
         }
         Ok(digest)
     }
-
-    /// Ends the lease, and wakes all who wait for what was published: each looks again, for a set that it did not know
-    /// may give it another key.
-    async fn discharge(
-        &self,
-        scope: &Scope,
-        claims: &[Claim],
-        own: Option<(Claim, Fence)>,
-    ) -> Result<(), CacheError> {
-        if let Some((claim, fence)) = own {
-            self.rooms.leases.end(scope, claim, fence).await?;
-            self.holds.end(&(scope.clone(), claim), fence);
-        }
-        for claim in claims {
-            let at: ScopedClaim = (scope.clone(), *claim);
-            self.failures.forget(&at);
-            self.waiters.wake_all(&at);
-        }
-        Ok(())
-    }
-}
-
-/// Whom a result concerns: who waits for the claim it was built under, for its action, and for its unit.
-fn claims(key: ActionKey, unit: UnitKey, request: &PublishRequest) -> [Claim; 3] {
-    [request.claim, key.into(), unit.into()]
-}
-
-fn is_own(lease: &Lease, request: &PublishRequest) -> bool {
-    let hold = request.lease.as_ref();
-    hold.is_some_and(|hold| hold.fence == lease.fence && lease.secret.matches(&hold.secret))
 }
 
 /// Refuses what contradicts its key or itself; gives the unit of what does not.
