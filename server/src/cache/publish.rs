@@ -53,8 +53,14 @@ impl Publishing {
     async fn run(self) -> Result<Published, CacheError> {
         let own = self.own_lease().await?;
         let lost = match self.cache.stored(&self.scope, self.key).await? {
-            Some((winner, true)) => return self.settle(own, winner.result).await,
-            Some((lost, false)) => Some(lost),
+            Some((winner, true)) => {
+                self.mend(&winner.result).await?;
+                return self.settle(own, winner.result).await;
+            }
+            Some((lost, false)) => {
+                self.find_damage().await?;
+                Some(lost)
+            }
             None => None,
         };
         self.require_blobs().await?;
@@ -130,6 +136,29 @@ impl Publishing {
                     return Err(CacheError::LeaseHeld { holder: lease.holder });
                 }
                 Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Someone built what is stored already, so it may be that they could not read it: while all its bytes are at hand,
+    /// what is damaged of it is replaced or asked for.
+    async fn mend(&self, stored: &ActionResult) -> Result<(), CacheError> {
+        if !stored.same_outputs(&self.request.result) {
+            return Ok(());
+        }
+        self.store_texts().await?;
+        self.find_damage().await?;
+        self.require_blobs().await
+    }
+
+    /// Reads every output once, unless this very copy was read before; a damaged one is moved aside.
+    async fn find_damage(&self) -> Result<(), CacheError> {
+        for output in &self.request.result.outputs {
+            let Some(blob) = self.cache.open_blob(&self.scope, output.digest).await? else { continue };
+            match blob.verify().await {
+                Ok(()) | Err(CacheError::Damaged(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())

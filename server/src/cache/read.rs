@@ -125,7 +125,7 @@ impl BlobRead {
     }
 
     /// Reads and hashes all of it, unless this very copy was before.
-    async fn verify(&self) -> Result<(), CacheError> {
+    pub(super) async fn verify(&self) -> Result<(), CacheError> {
         if self.cache.verified.knows(self.digest, self.opened.stat().version) {
             return Ok(());
         }

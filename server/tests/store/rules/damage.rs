@@ -159,6 +159,20 @@ async fn damaged_texts_are_no_texts_and_heal() {
 }
 
 #[tokio::test]
+async fn a_set_that_is_damaged_alone_heals_when_its_result_is_published_again() {
+    for (what, change) in DAMAGES {
+        let scratch = Scratch::new();
+        let bench = Bench::on_disk(scratch.path());
+        let module = Module::new("m");
+        bench.share(&module, None).await.unwrap();
+        damage(&place_of(scratch.path(), module.set().digest()), change);
+        assert_eq!(bench.share(&module, None).await.unwrap(), Published::Same, "{what}");
+        let line = bench.acquire(module.request("b")).await.next().await;
+        assert!(matches!(line, Some(AcquireLine::Sets { .. })), "{what}: {line:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_replaces_a_copy_that_nobody_knew_was_damaged() {
     let scratch = Scratch::new();
     let bench = Bench::on_disk(scratch.path());
