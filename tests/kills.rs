@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pcmcache_tests::modules::By;
 use pcmcache_tests::proxy::{Mischief, Proxy};
 use pcmcache_tests::scratch::{files_below, names_in};
-use pcmcache_tests::{Chance, Machine, Process, Scratch, Server, Unit, Weight, turn, until, within};
+use pcmcache_tests::{Chance, Machine, Modules, Process, Scratch, Server, Unit, Weight, turn, until, within};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The steps of a launch that does not find a result, in their order.
@@ -286,6 +287,54 @@ fn a_killed_compiler_is_a_failure_that_nobody_waits_for() {
     assert_eq!(there.stats().compiles, 1);
 }
 
+/// Whoever is killed next, launcher, watcher or compiler: the machine's own next build is right, and another machine,
+/// which builds the same all the while, does not notice.
+#[test]
+fn random_kills_on_one_machine_disturb_no_other() {
+    let _turn = turn::alone();
+    let scratch = Scratch::new("random-kills");
+    let server = Server::start(&scratch);
+    let mut chance = Chance::new("random-kills");
+    let mut killed = 0;
+    for round in 0..6 {
+        let program = Modules::write(scratch.dir(&format!("source-{round}")), 5, 3);
+        let machine = |name: &str| Machine::new(&scratch, &format!("{name}-{round}")).remote(&server.url());
+        let (here, there) = (machine("here"), machine("there"));
+        let other = program.start(&there, By::Launcher, 2);
+        for _ in 0..3 {
+            // A kill ends Ninja's build as well, as it would a person's, who starts it again.
+            let mut build = program.start(&here, By::Launcher, 2);
+            while !build.ended() {
+                std::thread::sleep(chance.moment(Duration::from_millis(150)));
+                killed += u32::from(kill_one_of(&here, &mut chance));
+            }
+        }
+        other.finish().ok();
+        program.check(&there);
+        until("the end of all that was orphaned", || here.alive().is_empty());
+        program.build(&here);
+        program.check(&here);
+        assert_eq!(program.outputs(here.build()), program.outputs(there.build()), "round {round}");
+        let stages: Vec<_> =
+            names_in(here.build()).into_iter().filter(|name| name.contains("pcmcache")).collect();
+        assert_eq!(stages, [""; 0], "round {round}");
+    }
+    println!("{killed} killed");
+    assert!(killed >= 10, "hardly anybody was killed: {killed}");
+}
+
+/// Kills one of the processes that run for a launcher on the machine, if there is one.
+fn kill_one_of(machine: &Machine, chance: &mut Chance) -> bool {
+    let lines = machine.alive();
+    let ours: Vec<_> =
+        lines.iter().filter(|line| line.contains("pcmcache") && !line.contains("ninja")).collect();
+    let pick = chance.below(ours.len() as u64) as usize;
+    let Some(pid) = ours.get(pick).and_then(|line| line.split(' ').next()?.parse().ok()) else {
+        return false;
+    };
+    Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+}
+
 /// A driver that runs two compilers leaves the first one writing when driver and launcher die. Ours does not.
 #[test]
 fn no_orphaned_compiler_writes_on() {
@@ -306,6 +355,11 @@ fn no_orphaned_compiler_writes_on() {
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(sizes(machine.build()), left, "round {round}");
     }
+    let right = unit.right_outputs_of(&scratch, unit.two_job_arguments());
+    let machine = Machine::new(&scratch, "machine");
+    machine.compile(unit.two_job_arguments()).ok();
+    assert_eq!(unit.outputs(machine.build()), right);
+    assert_eq!(machine.stats().compiles, 1);
 }
 
 /// The harness sees orphans where there are some: the bare driver's compiler outlives it.

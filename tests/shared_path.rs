@@ -26,7 +26,7 @@ struct Replay {
 }
 
 const BUILDERS: usize = 3;
-const FILLING: usize = 6_000_000;
+const FILLING: usize = 3_000_000;
 
 #[test]
 fn nobody_reads_half_a_module_however_many_build_it() {
