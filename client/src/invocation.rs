@@ -168,6 +168,17 @@ impl Invocation {
         self.object.as_deref().or(bmi).unwrap_or(Path::new("a.out"))
     }
 
+    /// The words that enter the key, in the order of the command line. BMIs do so by their bytes, and which ones a
+    /// directory gives is learnt.
+    pub fn keyed_words(&self) -> Vec<String> {
+        let words = |arg: &Arg| match arg {
+            Arg::Key(words) => words.clone(),
+            Arg::Action(action) => vec![(*action).to_owned()],
+            Arg::Quiet(_) | Arg::Bmi(_) | Arg::PrebuiltPath(_) | Arg::Source => Vec::new(),
+        };
+        self.args.iter().flat_map(words).collect()
+    }
+
     /// Whether the source's text must be embedded in what is made: then a BMI's bytes alone determine what an
     /// importer compiles to, whatever happens to the source later.
     pub fn embeds_sources(&self) -> bool {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::Unit;
 
-use crate::invocation::{Arg, Invocation};
+use crate::invocation::Invocation;
 
 /// What makes a BMI's bytes alone determine what an importer compiles to: the text of the sources lies in it.
 pub const EMBED: [&str; 2] = ["-Xclang", "-fmodules-embed-all-files"];
@@ -58,15 +58,7 @@ pub fn unit(invocation: &Invocation, facts: &Facts) -> Unit {
 
 /// The arguments that enter the key: the user's in their order, then in a fixed order what was said in other ways.
 fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
-    let mut args = Vec::new();
-    for arg in &invocation.args {
-        match arg {
-            Arg::Key(words) => args.extend(words.iter().cloned()),
-            Arg::Action(action) => args.push((*action).to_owned()),
-            // BMIs have lines of their own, by bytes; which ones a directory gives is learnt.
-            Arg::Quiet(_) | Arg::Bmi(_) | Arg::PrebuiltPath(_) | Arg::Source => {}
-        }
-    }
+    let mut args = invocation.keyed_words();
     args.push(format!("-x{}", invocation.language.word()));
     if invocation.object.is_some() && invocation.bmi.is_some() {
         args.push("-fmodule-output".to_owned());
