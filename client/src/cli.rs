@@ -18,23 +18,29 @@ const AFTER_HELP: &str = "\
 Examples:
   pcmcache clang++ -std=c++23 --precompile shape.cppm -o shape.pcm
   cmake -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER=pcmcache ...
-  PCMCACHE_REMOTE=http://cache.example:7733 ninja
+  PCMCACHE_REMOTE=http://127.0.0.1:7733 ninja
   pcmcache stats --format json
 
-A command that pcmcache does not understand to the last argument goes to the compiler unchanged; 'pcmcache stats' counts
-the reasons. A fault of the cache never fails a build: what went wrong is counted, and written to PCMCACHE_LOG.
+A command that pcmcache does not understand to the last argument goes to the compiler unchanged;
+'pcmcache stats' counts the reasons. A fault of the cache never fails a build: what went wrong is
+counted, and written to PCMCACHE_LOG.
 
-Environment (the same names, lower case and without PCMCACHE_, stand in ~/.config/pcmcache/config.toml):
-  PCMCACHE_DIR      cache directory                                  [~/.cache/pcmcache]
-  PCMCACHE_REMOTE   URL of a pcmcache-server                         [none: local only]
-  PCMCACHE_SCOPE    scope to read and write at the server            [main]
-  PCMCACHE_TOKEN    sent to the server as a bearer token             [none]
-  PCMCACHE_MODE     read-write; read-only: publish nothing; local: as if no server were set; off: only run the compiler
-  PCMCACHE_WAIT     longest wait, in seconds, for someone else's build of the same thing  [300]
-  PCMCACHE_TIMEOUT  seconds that the server may take to accept and to begin an answer     [1]
-  PCMCACHE_LOG      file to append a line a launch to                [none]
+Environment (the same names, in lower case and without PCMCACHE_, stand in
+$XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
+  PCMCACHE_DIR      cache directory, an absolute path                  [~/.cache/pcmcache]
+  PCMCACHE_REMOTE   URL of a pcmcache-server, http://HOST:PORT         [none: local only]
+  PCMCACHE_SCOPE    scope to read and write at the server              [main]
+  PCMCACHE_TOKEN    sent to the server as a bearer token               [none]
+  PCMCACHE_MODE     read-write                                         [read-write]
+                    read-only   publish nothing
+                    local       as if no server were set
+                    off         only run the compiler
+  PCMCACHE_WAIT     longest wait for someone else's build of the same thing, in seconds  [300]
+  PCMCACHE_TIMEOUT  how long the server may take to begin an answer, in seconds          [1]
+  PCMCACHE_LOG      file to append a line a launch to                  [none]
 
-Exit status: the compiler's own. 127: there is no such compiler. Commands: 0, 1 if it failed, 2 if it was not understood.";
+Exit status: the compiler's own; 127 if there is no such compiler. Of a command: 0, 1 if it failed,
+2 if it was not understood.";
 
 /// A compiler launcher with a crash-safe cache of C++ modules.
 #[derive(Debug, Parser)]
