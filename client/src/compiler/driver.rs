@@ -31,6 +31,9 @@ impl Compiler {
     /// source, the outputs, the BMIs, the directory the compiler runs in.
     pub fn cc1(&self, invocation: &Invocation, store: Option<&Store>, cwd: &Path) -> Result<Cc1, Bypass> {
         let args = probe_arguments(invocation);
+        // What is native is asked anew each time: a cache directory may move from host to host.
+        let is_native = args.iter().any(|arg| arg.ends_with("=native"));
+        let store = store.filter(|_| !is_native);
         let memo = store.map(|store| memo_file(store, &self.probe_name(&args, cwd)));
         if let Some(known) = memo.as_deref().and_then(|path| read_cc1(path, cwd)) {
             return Ok(known);
