@@ -13,7 +13,7 @@ const WAITERS: usize = 19;
 fn all_who_wait_for_a_unit_that_does_not_compile_fail_at_once_not_one_after_another() {
     let _turn = turn::alone();
     let scratch = Scratch::new("failing");
-    let unit = Unit::write(&scratch, "unit", 7, Weight::Thinking(2));
+    let unit = Unit::write(&scratch, "unit", 7, Weight::Thinking(1));
     unit.add("int broken = nobody_declared_this;");
     let right = Machine::new(&scratch, "reference").bare(unit.arguments());
     assert_eq!(right.status.code(), Some(1));
