@@ -22,6 +22,7 @@ pub struct Machine {
     mark: String,
     env: BTreeMap<OsString, OsString>,
     launcher: PathBuf,
+    ninja: PathBuf,
     user: Option<u32>,
 }
 
@@ -38,6 +39,7 @@ impl Machine {
             mark: mark.clone(),
             env,
             launcher: tool::launcher(),
+            ninja: tool::ninja(),
             user: None,
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -86,13 +88,16 @@ impl Machine {
         Self { mark: mark.clone(), ..self.with(MARK, mark) }
     }
 
-    /// The same machine, used by somebody else: its directories become theirs, and they run a copy of the launcher
-    /// that lies where they may read it.
+    /// The same machine, used by somebody else: its directories become theirs, and they run copies of the launcher and
+    /// of ninja that lie where they may read them.
     pub fn used_by(mut self, user: u32) -> Self {
         let scratch = self.home.parent().expect("a machine lies in a scratch directory").to_owned();
-        let copy = scratch.join("pcmcache");
-        if !copy.exists() {
-            fs_err::copy(&self.launcher, &copy).expect("a copy of the launcher");
+        for (tool, name) in [(&mut self.launcher, "pcmcache"), (&mut self.ninja, "ninja")] {
+            let copy = scratch.join(name);
+            if !copy.exists() {
+                fs_err::copy(&*tool, &copy).expect("a copy of a tool");
+            }
+            *tool = copy;
         }
         for path in files_and_directories(&self.home) {
             lchown(&path, Some(user), Some(user)).expect("only root gives files away");
@@ -100,7 +105,6 @@ impl Machine {
         for dir in [&scratch, &self.home] {
             fs_err::set_permissions(dir, Permissions::from_mode(0o755)).expect("a way in");
         }
-        self.launcher = copy;
         self.user = Some(user);
         self
     }
@@ -108,6 +112,11 @@ impl Machine {
     /// The launcher.
     pub fn launcher(&self) -> &Path {
         &self.launcher
+    }
+
+    /// Ninja, where the machine's user may run it.
+    pub fn ninja(&self) -> &Path {
+        &self.ninja
     }
 
     /// The directory that builds run in.

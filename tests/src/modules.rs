@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pcmcache_shared::Digest;
 
 use crate::machine::Machine;
-use crate::tool::{self, CLANG};
+use crate::tool::CLANG;
 use crate::unit::Outputs;
 use crate::{Finished, Process, Scratch};
 
@@ -131,7 +131,7 @@ impl Modules {
     /// Starts a build on `machine` with `jobs` compiles at once.
     pub fn start(&self, machine: &Machine, by: By, jobs: usize) -> Process {
         self.prepare_by(machine, by);
-        machine.start(tool::ninja(), ["-j", &jobs.to_string()])
+        machine.start(machine.ninja(), ["-j", &jobs.to_string()])
     }
 
     /// Builds on `machine` by the launcher, two compiles at once, and panics if that fails.
