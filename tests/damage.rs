@@ -11,14 +11,16 @@ fn each_damaged_file_of_the_local_store_is_a_miss_at_worst() {
     let _turn = turn::beside_others();
     let scratch = Scratch::new("damage-each");
     let unit = Unit::write(&scratch, "unit", 7, Weight::Light);
+    unit.add("#warning careful");
     let right = unit.right_outputs(&scratch);
     let machine = Machine::new(&scratch, "machine");
-    machine.compile(unit.arguments()).ok();
+    let said = machine.compile(unit.arguments()).ok().stderr;
+    assert!(said.contains("careful"), "{said}");
     let files = kept(&machine.cache());
     println!("{files:?}");
     assert!(
-        files.len() >= 6,
-        "a compile leaves a unit, a result, a recipe and three blobs at least: {files:?}"
+        files.len() >= 7,
+        "a compile leaves a unit, a result, a recipe and four blobs at least: {files:?}"
     );
     let mut builds = 0;
     for harm in Harm::ALL {
@@ -30,8 +32,14 @@ fn each_damaged_file_of_the_local_store_is_a_miss_at_worst() {
             harm.to(&machine.cache().join(file));
             builds += 1;
             let build = machine.clone().building_in(scratch.dir(&format!("build-{builds}")));
-            build.compile(unit.arguments()).ok();
+            let end = build.compile(unit.arguments()).ok();
             assert_eq!(unit.outputs(build.build()), right, "{harm:?} of {}", file.display());
+            assert_eq!(
+                (end.stdout, end.stderr),
+                (String::new(), said.clone()),
+                "{harm:?} of {}",
+                file.display()
+            );
         }
     }
     let healed = machine.stats();
