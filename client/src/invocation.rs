@@ -4,12 +4,11 @@
 //! What is not understood to the last argument is a [`Bypass`]: the command goes to the compiler unchanged.
 
 pub mod flags;
+mod parse;
 pub mod response;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-
-use flags::{Effect, Form, Role};
 
 /// Why a command is not cached: a reason that is counted, and what it was this time, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,13 +152,7 @@ pub struct Invocation {
 impl Invocation {
     /// Reads the arguments behind the compiler's name. `read_response` gives the text of an `@FILE`.
     pub fn parse(args: &[OsString], read_response: &dyn Fn(&Path) -> Option<String>) -> Result<Self, Bypass> {
-        let words = expand(args, read_response)?;
-        let mut parser = Parser::default();
-        let mut rest = words.iter();
-        while let Some(word) = rest.next() {
-            parser.take(word, &mut rest)?;
-        }
-        parser.finish()
+        parse::parse(args, read_response)
     }
 
     /// The output whose name the compile is known by: the object, else the BMI.
@@ -189,226 +182,6 @@ impl Invocation {
     pub fn may_load_bmis(&self) -> bool {
         !self.bmis.is_empty() || !self.prebuilt_paths.is_empty()
     }
-}
-
-/// A word, and whether it came from a response file of CMake's module maps.
-struct Word {
-    text: String,
-    modmap: bool,
-}
-
-/// The most arguments, after expansion, and their total size in bytes, that a new process surely takes.
-const MAX_WORDS: usize = 50_000;
-const MAX_WORD_BYTES: usize = 1024 * 1024;
-
-fn expand(args: &[OsString], read_response: &dyn Fn(&Path) -> Option<String>) -> Result<Vec<Word>, Bypass> {
-    let mut words = Vec::with_capacity(args.len());
-    for arg in args {
-        let text = arg.to_str().ok_or_else(|| Bypass::new("not-utf8", arg.to_string_lossy()))?;
-        let Some(path) = text.strip_prefix('@') else {
-            words.push(Word { text: text.to_owned(), modmap: false });
-            continue;
-        };
-        let content = read_response(Path::new(path)).ok_or_else(|| Bypass::new("response-file", path))?;
-        let modmap = path.ends_with(".modmap");
-        for text in response::split(&content)? {
-            if text.starts_with('@') {
-                return Err(Bypass::new("nested-response-file", path));
-            }
-            words.push(Word { text, modmap });
-        }
-    }
-    let bytes: usize = words.iter().map(|word| word.text.len() + 1).sum();
-    if words.len() > MAX_WORDS || bytes > MAX_WORD_BYTES {
-        return Err(Bypass::new("too-many-arguments", format!("{} arguments", words.len())));
-    }
-    Ok(words)
-}
-
-#[derive(Default)]
-struct Parser {
-    args: Vec<Arg>,
-    precompile: bool,
-    compile: bool,
-    source: Option<PathBuf>,
-    language: Option<Language>,
-    output: Option<String>,
-    bmi_output: Option<(Option<String>, bool)>,
-    bmis: Vec<BmiInput>,
-    prebuilt_paths: Vec<PathBuf>,
-    depfile: bool,
-    user_depfile: bool,
-    depfile_path: Option<String>,
-    depfile_target: Option<(&'static str, String)>,
-    phony: bool,
-    holds_cwd: bool,
-}
-
-impl Parser {
-    fn take<'w>(&mut self, word: &Word, rest: &mut impl Iterator<Item = &'w Word>) -> Result<(), Bypass> {
-        let text = word.text.as_str();
-        if text == "-" || !text.starts_with('-') {
-            return self.take_source(text);
-        }
-        let (form, effect, joined) = flags::find(text).ok_or_else(|| Bypass::new("unknown-flag", text))?;
-        let separate = form == Form::Separate || form == Form::Either && joined.is_empty();
-        let value = match (effect, separate) {
-            (Effect::Bypass(reason), _) => return Err(Bypass::new(reason, text)),
-            (_, false) => joined.to_owned(),
-            (_, true) => rest.next().ok_or_else(|| Bypass::new("missing-value", text))?.text.clone(),
-        };
-        let whole = || if separate { vec![text.to_owned(), value.clone()] } else { vec![text.to_owned()] };
-        match effect {
-            Effect::Bypass(reason) => return Err(Bypass::new(reason, text)),
-            Effect::Role(role) => return self.take_role(role, text, value, word.modmap),
-            Effect::Quiet => self.args.push(Arg::Quiet(text.to_owned())),
-            Effect::Key => self.args.push(Arg::Key(whole())),
-            Effect::KeyAndCwd => {
-                self.holds_cwd = true;
-                self.args.push(Arg::Key(whole()));
-            }
-            Effect::KeyPath => {
-                self.holds_cwd |= Path::new(&value).is_relative();
-                self.args.push(Arg::Key(whole()));
-            }
-        }
-        Ok(())
-    }
-
-    fn take_source(&mut self, text: &str) -> Result<(), Bypass> {
-        if text == "-" || text.is_empty() {
-            return Err(Bypass::new("standard-input", text));
-        }
-        if self.source.replace(PathBuf::from(text)).is_some() {
-            return Err(Bypass::new("several-sources", text));
-        }
-        self.holds_cwd |= Path::new(text).is_relative();
-        self.args.push(Arg::Source);
-        Ok(())
-    }
-
-    fn take_role(&mut self, role: Role, text: &str, value: String, modmap: bool) -> Result<(), Bypass> {
-        match role {
-            Role::Compile => {
-                self.compile = true;
-                self.args.push(Arg::Action("-c"));
-            }
-            Role::Precompile => {
-                self.precompile = true;
-                self.args.push(Arg::Action("--precompile"));
-            }
-            Role::Output => once(&mut self.output, value, text)?,
-            Role::Language => {
-                if self.source.is_some() || self.language.is_some() {
-                    return Err(Bypass::new("language-order", text));
-                }
-                let language = Language::from_word(&value);
-                self.language = Some(language.ok_or_else(|| Bypass::new("language", value))?);
-            }
-            Role::BmiBesideObject => once(&mut self.bmi_output, (None, modmap), text)?,
-            Role::BmiOutput => once(&mut self.bmi_output, (Some(value), modmap), text)?,
-            Role::BmiInput => {
-                let (module, path) =
-                    value.split_once('=').ok_or_else(|| Bypass::new("unnamed-module-file", text))?;
-                self.bmis.push(BmiInput { module: module.to_owned(), path: PathBuf::from(path) });
-                self.args.push(Arg::Bmi(text.to_owned()));
-            }
-            Role::PrebuiltPath => {
-                self.prebuilt_paths.push(PathBuf::from(value));
-                self.args.push(Arg::PrebuiltPath(text.to_owned()));
-            }
-            Role::Depfile => self.depfile = true,
-            Role::UserDepfile => self.user_depfile = true,
-            Role::DepfilePath => once(&mut self.depfile_path, value, text)?,
-            Role::DepfileTarget => once(&mut self.depfile_target, ("-MT", value), text)?,
-            Role::QuotedDepfileTarget => once(&mut self.depfile_target, ("-MQ", value), text)?,
-            Role::DepfilePhony => self.phony = true,
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Invocation, Bypass> {
-        let source = self.source.ok_or_else(|| Bypass::new("not-a-compile", "no source"))?;
-        let by_name = Language::of_source(&source);
-        let language = match (self.language, by_name) {
-            (Some(_), Some(Language::Bmi)) => return Err(Bypass::new("language", "-x with a BMI")),
-            (Some(language), _) => language,
-            (None, Some(language)) => language,
-            (None, None) => return Err(Bypass::new("language", source.to_string_lossy())),
-        };
-        let kind = match (self.compile, self.precompile, language) {
-            (true, true, _) => return Err(Bypass::new("several-actions", "-c and --precompile")),
-            (false, false, _) => return Err(Bypass::new("not-a-compile", "neither -c nor --precompile")),
-            (true, false, Language::Bmi) => Kind::BmiToObject,
-            (true, false, _) => Kind::Object,
-            (false, true, Language::CxxModule) => Kind::Precompile,
-            (false, true, _) => return Err(Bypass::new("precompile", language.word())),
-        };
-        let output = match self.output.as_deref() {
-            Some("" | "-") => return Err(Bypass::new("standard-output", "-o -")),
-            Some(path) => PathBuf::from(path),
-            None => default_output(&source, kind),
-        };
-        let bmi = match (kind, self.bmi_output) {
-            (Kind::Precompile, None) => Some(BmiOutput { path: output.clone(), restat: false }),
-            (Kind::Object, Some((path, restat))) if language == Language::CxxModule => Some(BmiOutput {
-                path: path.map_or_else(|| output.with_extension("pcm"), PathBuf::from),
-                restat,
-            }),
-            (Kind::Object, None) if language == Language::CxxModule => {
-                // Whether a BMI is made, and where, depends on the compiler's version here.
-                return Err(Bypass::new("implicit-bmi", source.to_string_lossy()));
-            }
-            (_, Some(_)) => return Err(Bypass::new("module-output", "not for this kind of compile")),
-            (Kind::Object | Kind::BmiToObject, None) => None,
-        };
-        if kind == Kind::BmiToObject && !self.prebuilt_paths.is_empty() {
-            // Nothing tells which BMIs this loads.
-            return Err(Bypass::new("prebuilt-path-with-bmi-source", source.to_string_lossy()));
-        }
-        let wanted = self.depfile || self.user_depfile;
-        if !wanted && (self.depfile_path.is_some() || self.depfile_target.is_some() || self.phony)
-            || wanted && kind == Kind::BmiToObject
-        {
-            return Err(Bypass::new("unused-depfile-flag", "the compiler will say so"));
-        }
-        let depfile = wanted.then(|| Depfile {
-            path: self.depfile_path.map_or_else(|| output.with_extension("d"), PathBuf::from),
-            // The last of -MD and -MMD would win; both at once is rare enough to take the wider reading of none.
-            system_headers: self.depfile,
-            target: self.depfile_target,
-            phony: self.phony,
-        });
-        if self.depfile && self.user_depfile {
-            return Err(Bypass::new("several-depfiles", "-MD and -MMD"));
-        }
-        let object = (kind != Kind::Precompile).then(|| output.clone());
-        Ok(Invocation {
-            kind,
-            language,
-            source,
-            object,
-            bmi,
-            depfile,
-            bmis: self.bmis,
-            prebuilt_paths: self.prebuilt_paths,
-            holds_cwd: self.holds_cwd,
-            args: self.args,
-        })
-    }
-}
-
-fn once<T>(place: &mut Option<T>, value: T, text: &str) -> Result<(), Bypass> {
-    match place.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(Bypass::new("flag-twice", text)),
-    }
-}
-
-fn default_output(source: &Path, kind: Kind) -> PathBuf {
-    let extension = if kind == Kind::Precompile { "pcm" } else { "o" };
-    let name = source.file_name().unwrap_or(OsStr::new("a"));
-    Path::new(name).with_extension(extension)
 }
 
 #[cfg(test)]
