@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pcmcache_tests::{Machine, Scratch, turn};
+use pcmcache_tests::{Machine, Scratch, turn, until};
 
 /// A change to the sources, by what it is.
 type Change = (&'static str, fn(&Path));
@@ -112,6 +112,42 @@ fn another_bmi_is_never_taken_for_the_one_before() {
             precompile(&machine, &root.join("src/m2.cppm"), &root.join(bmi));
         });
     }
+}
+
+#[test]
+fn what_was_edited_during_a_wait_is_not_hit_either() {
+    let _turn = turn::beside_others();
+    let scratch = Scratch::new("stale-wait");
+    let root = scratch.dir("project");
+    write_sources(&root);
+    let machine = Machine::new(&scratch, "machine");
+    precompile(&machine, &root.join("src/m.cppm"), &root.join("second/m.pcm"));
+    let arguments = compile_arguments(&root);
+    let (stored, looked) = (scratch.path().join("stored"), scratch.path().join("looked"));
+
+    let beside = machine.clone().building_in(scratch.dir("beside"));
+    let mut first = beside.waiting("launch.stored", &stored).launch(&arguments);
+    until("the first launcher to have stored its result", || stored.exists() || first.ended());
+    // The second has looked before there was a result: it was started before the first stored one, in effect.
+    let results = machine.cache().join("v1/units");
+    let aside = machine.cache().join("v1/aside");
+    fs_err::rename(&results, &aside).expect("the include sets, out of sight");
+    let mut second = machine.clone().waiting("launch.looked", &looked).launch(&arguments);
+    until("the second launcher to have looked", || looked.exists() || second.ended());
+    let _ = fs_err::remove_dir_all(&results);
+    fs_err::rename(&aside, &results).expect("the include sets, in sight again");
+    fs_err::remove_file(&looked).expect("the announcement");
+    // It is waiting for the lock by now; if it is not, no wait is counted below.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    put(&root.join("src/a.cpp"), "int f() { return 7; }\n");
+    fs_err::remove_file(&stored).expect("the announcement");
+    first.finish().ok();
+    second.finish().ok();
+
+    let reference = Machine::new(&scratch, "reference");
+    reference.bare(&arguments).ok();
+    assert!(made(machine.build()) == made(reference.build()), "{}", machine.log());
+    assert_eq!((machine.stats().waits, machine.stats().local_hits), (1, 0), "{}", machine.log());
 }
 
 fn check(what: &str, scratch: &Scratch, machine: &Machine, root: &Path, change: impl FnOnce()) {

@@ -113,6 +113,14 @@ impl Inputs {
         self.search.in_the_way(&invocation.source, &files).into_iter()
     }
 
+    /// Whether everything that was looked at is still the same: asked after a wait, during which a user may have edited.
+    pub fn still_as_seen(&self) -> bool {
+        let same = |(path, (id, _)): (&PathBuf, &(FileId, Digest))| {
+            fs_err::metadata(path).is_ok_and(|metadata| FileId::of(&metadata) == *id)
+        };
+        self.seen.iter().all(same)
+    }
+
     /// Whether everything that was looked at is as the compiler, started at `start`, must have found it.
     pub fn unchanged_since(&mut self, start: Moment) -> Result<(), Uncacheable> {
         let changed = |path: &Path| Uncacheable::new("input-changed", path.display().to_string());

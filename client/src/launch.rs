@@ -86,8 +86,9 @@ fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) ->
         LocalTurn::Interrupted => return Err(session.interrupted()),
     };
     failpoint!("launch.locked");
-    // Whoever held the lock first has most likely made what we want.
+    // Whoever held the lock first has most likely made what we want; unless that was edited while we waited.
     if lock.as_ref().is_some_and(|lock| lock.waited())
+        && session.inputs.still_as_seen()
         && let Some(hit) = session.find(&mut task)
         && session.restore(&task, &hit)?
     {
@@ -95,7 +96,9 @@ fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) ->
     }
 
     let lease = match session.ask(&mut task)? {
-        Turn::Found(hit) if session.restore(&task, &hit)? => return Ok(session.remote_hit()),
+        Turn::Found(hit) if session.inputs.still_as_seen() && session.restore(&task, &hit)? => {
+            return Ok(session.remote_hit());
+        }
         Turn::Found(_) => None,
         Turn::Build(lease) => lease,
     };
@@ -106,6 +109,9 @@ fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) ->
         return session.fail(&task, &built, lease, lock);
     }
     let winner = session.keep(&mut task, &built, lease);
+    if let Some(lock) = lock {
+        lock.release(false);
+    }
     if let Some(winner) = winner
         && session.adopt(&task, &winner)?
     {
