@@ -86,8 +86,9 @@ fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) ->
         LocalTurn::Interrupted => return Err(session.interrupted()),
     };
     failpoint!("launch.locked");
-    // Whoever held the lock first has most likely made what we want; unless that was edited while we waited.
-    if lock.as_ref().is_some_and(|lock| lock.waited())
+    // Checked again once the lock is taken: whoever held it before has most likely made what we want. What was edited
+    // since it was looked at is no longer what we want.
+    if lock.is_some()
         && session.inputs.still_as_seen()
         && let Some(hit) = session.find(&mut task)
         && session.restore(&task, &hit)?
