@@ -37,6 +37,8 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
                     off         only run the compiler
   PCMCACHE_WAIT     longest wait for someone else's build of the same thing, in seconds  [300]
   PCMCACHE_TIMEOUT  how long the server may take to begin an answer, in seconds          [1]
+  PCMCACHE_BASE_DIRS  directories, with colons between them, below which checkouts in other
+                    places share results                               [none]
   PCMCACHE_LOG      file to append a line a launch to                  [none]
 
 Exit status: the compiler's own; 127 if there is no such compiler. Of a command: 0, 1 if it failed,

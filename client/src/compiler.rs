@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use pcmcache_shared::Digest;
 
-pub use driver::Cc1;
+pub use driver::Driver;
 
-use crate::invocation::Bypass;
+use crate::invocation::{Bypass, Family};
 use crate::local::Store;
 use crate::local::memo::Memo;
 use crate::os::FileId;
@@ -27,6 +27,8 @@ use crate::os::FileId;
 pub struct Compiler {
     /// The program to run.
     pub program: PathBuf,
+    /// Whose flags it takes.
+    pub family: Family,
     /// The directory its binary is in, links followed.
     directory: PathBuf,
     /// The content of its binary and of the libraries it loads.
@@ -43,6 +45,19 @@ pub const KEY_VARIABLES: &[&str] = &[
     "SOURCE_DATE_EPOCH",
     "NO_COLOR",
     "CLICOLOR_FORCE",
+];
+
+/// Variables that GCC reads besides: its diagnostics speak the user's language.
+pub const GCC_VARIABLES: &[&str] = &[
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_MESSAGES",
+    "LC_CTYPE",
+    "GCC_COLORS",
+    "GCC_URLS",
+    "TERM_URLS",
+    "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
 ];
 
 /// Variables that make the compiler write or read what we do not follow.
@@ -63,7 +78,12 @@ pub const BYPASS_VARIABLES: &[&str] = &[
     "GCC_EXEC_PREFIX",
     "CLANG_CONFIG_FILE_SYSTEM_DIR",
     "CLANG_CONFIG_FILE_USER_DIR",
+    "CLANG_NO_DEFAULT_CONFIG",
+    "CLANG_MODULE_CACHE_PATH",
     "CLANG_SPAWN_CC1",
+    "FORCE_CLANG_DIAGNOSTICS_CRASH",
+    "QA_OVERRIDE_GCC3_OPTIONS",
+    "RC_DEBUG_OPTIONS",
     "SDKROOT",
 ];
 
@@ -80,29 +100,60 @@ pub fn find(name: &OsStr, path: Option<&OsStr>, is_us: impl Fn(&Path) -> bool) -
 }
 
 impl Compiler {
+    /// Whose flags the program takes, if it is a compiler we know; and its file, links followed.
+    pub fn family_of(program: &Path) -> Result<(Family, PathBuf), Bypass> {
+        let unknown = |detail: String| Bypass::new("unknown-compiler", detail);
+        let real = fs_err::canonicalize(program).map_err(|error| unknown(error.to_string()))?;
+        let name = real.file_name().unwrap_or_default().to_string_lossy();
+        let family = family(&name).ok_or_else(|| unknown(real.display().to_string()))?;
+        Ok((family, real))
+    }
+
     /// Identifies the program, if it is a compiler we know.
     pub fn identify(program: PathBuf, store: Option<&Store>, memo: &mut Memo) -> Result<Self, Bypass> {
-        let unknown = |detail: String| Bypass::new("unknown-compiler", detail);
-        let real = fs_err::canonicalize(&program).map_err(|error| unknown(error.to_string()))?;
-        let name = real.file_name().unwrap_or_default().as_bytes();
-        if !name.starts_with(b"clang") {
-            return Err(unknown(real.display().to_string()));
-        }
+        let (family, real) = Self::family_of(&program)?;
         let directory = real.parent().unwrap_or(Path::new("/")).to_owned();
         let identity = identity::identity(&real, store, memo)
             .ok_or_else(|| Bypass::new("compiler-wrapper", real.display().to_string()))?;
-        Ok(Self { program, directory, identity })
+        Ok(Self { program, family, directory, identity })
+    }
+}
+
+impl Compiler {
+    /// The identity of a program that the compiler runs: an assembler, the compiler proper.
+    pub fn identify_program(
+        program: &Path,
+        store: Option<&Store>,
+        memo: &mut Memo,
+    ) -> Result<Digest, Bypass> {
+        let real = fs_err::canonicalize(program).ok();
+        real.and_then(|real| identity::identity(&real, store, memo))
+            .ok_or_else(|| Bypass::new("compiler-wrapper", program.display().to_string()))
+    }
+}
+
+/// Whose flags a compiler takes whose file, links followed, has this name: `clang-22`, `x86_64-linux-gnu-g++-12`.
+fn family(name: &str) -> Option<Family> {
+    let version = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-');
+    let tool = name.trim_end_matches(version);
+    let tool = tool.rsplit_once('-').map_or(tool, |(_, tool)| tool);
+    match tool {
+        "clang" | "clang++" => Some(Family::Clang),
+        "gcc" | "g++" => Some(Family::Gcc),
+        _ => None,
     }
 }
 
 /// The variables of this environment that enter the key, or the one that forbids caching.
 pub fn key_variables(
+    family: Family,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<(&'static str, OsString)>, Bypass> {
     if let Some(name) = BYPASS_VARIABLES.iter().find(|name| variable(name).is_some()) {
         return Err(Bypass::new("environment", *name));
     }
-    Ok(KEY_VARIABLES.iter().filter_map(|name| Some((*name, variable(name)?))).collect())
+    let own = if family == Family::Gcc { GCC_VARIABLES } else { &[] };
+    Ok(KEY_VARIABLES.iter().chain(own).filter_map(|name| Some((*name, variable(name)?))).collect())
 }
 
 /// The largest memo of this room, in bytes.

@@ -35,6 +35,13 @@ impl Rules {
         self
     }
 
+    /// The same rules with every name, the target's too, spelled by `spell`.
+    pub fn spelled(mut self, spell: impl Fn(&str) -> String) -> Self {
+        self.target = self.target.split(' ').map(&spell).collect::<Vec<_>>().join(" ");
+        self.files = self.files.iter().map(|file| spell(file)).collect();
+        self
+    }
+
     /// The bytes Clang would write.
     pub fn text(&self) -> String {
         let mut text = format!("{}:", self.target);
@@ -57,6 +64,24 @@ impl Rules {
         }
         text
     }
+}
+
+/// The files in the rules of any compiler: what stands behind the first rule's target. What it means to make is not
+/// looked at closer, so nothing is written again.
+pub fn files_in_rules(text: &str) -> Option<Vec<String>> {
+    let mut at = 0;
+    // The target ends with a colon that white space follows.
+    let colon = loop {
+        let colon = at + text.get(at..)?.find(':')?;
+        if text.get(colon + 1..)?.starts_with([' ', '\n', '\\']) {
+            break colon;
+        }
+        at = colon + 1;
+    };
+    let rest = text.get(colon + 1..)?;
+    let end =
+        rest.match_indices('\n').find(|(at, _)| !rest.get(..*at).unwrap_or_default().ends_with('\\'))?.0;
+    Some(split_files(rest.get(..=end)?))
 }
 
 fn quote(file: &str, text: &mut String) {

@@ -4,7 +4,7 @@
 //! before it and looked at again after; what is learnt by it is hashed after it and must not have been touched since
 //! it began. What cannot be proved makes the compile uncacheable, never wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,13 @@ use memchr::memmem;
 use pcmcache_shared::recipe::{Learnt, Unit};
 use pcmcache_shared::{Digest, IncludeSet, Recipe};
 
+use crate::bases::Bases;
 use crate::depfile::{self, Rules};
-use crate::invocation::Invocation;
+use crate::invocation::{Family, Invocation, Kind, Language};
 use crate::local::memo::Memo;
 use crate::os::{FileId, Moment};
-use crate::search::{NotLiteral, SearchPath};
+use crate::probes::{self, NotLiteral, Probe, Text};
+use crate::search::SearchPath;
 
 /// The largest depfile or include graph anyone reads, in bytes.
 const MAX_LISTING: u64 = 16 * 1024 * 1024;
@@ -43,18 +45,21 @@ pub struct Inputs {
     memo: Memo,
     cwd: PathBuf,
     search: SearchPath,
+    bases: Bases,
     seen: BTreeMap<PathBuf, (FileId, Digest)>,
 }
 
 impl Inputs {
     /// Nothing was looked at yet. Relative names are relative to `cwd`.
     pub fn new(memo: Memo, cwd: PathBuf) -> Self {
-        Self { memo, cwd, search: SearchPath::default(), seen: BTreeMap::new() }
+        let (search, bases) = (SearchPath::default(), Bases::default());
+        Self { memo, cwd, search, bases, seen: BTreeMap::new() }
     }
 
-    /// Headers are looked for here.
-    pub fn look_in(&mut self, search: SearchPath) {
+    /// Headers are looked for here, and these base directories apply.
+    pub fn look_in(&mut self, search: SearchPath, bases: Bases) {
         self.search = search;
+        self.bases = bases;
     }
 
     /// The memo of digests.
@@ -89,7 +94,7 @@ impl Inputs {
             return None;
         }
         Recipe::new(unit, set, |learnt| match learnt {
-            Learnt::File(path) => self.digest(path).ok(),
+            Learnt::File(path) => self.digest(&self.bases.path(path)).ok(),
             Learnt::Bmi(module) => {
                 let path = self.find_bmi(invocation, module)?;
                 self.digest(&path).ok()
@@ -100,17 +105,30 @@ impl Inputs {
 
     /// Whether nothing is there that would be taken instead of a file of the set, and every probe comes to the same.
     fn would_find(&self, set: &IncludeSet, invocation: &Invocation) -> bool {
+        let exists = |path: &Path| self.cwd.join(self.bases.path(path)).exists();
         let as_probed = set.iter().all(|learnt| match learnt {
-            Learnt::Absent(path) => !self.cwd.join(path).exists(),
-            Learnt::Present(path) => self.cwd.join(path).exists(),
+            Learnt::Absent(path) => !exists(path),
+            Learnt::Present(path) => exists(path),
             Learnt::Bmi(_) | Learnt::File(_) | Learnt::Passed(_) => true,
         });
-        as_probed && self.in_the_way(set, invocation).all(|path| set.contains(&Learnt::Passed(path)))
+        let files: Vec<PathBuf> =
+            set.iter().filter_map(Learnt::file).map(|file| self.bases.path(file)).collect();
+        let is_known = |path: PathBuf| set.contains(&Learnt::Passed(self.bases.spell_path(&path)));
+        as_probed
+            && self.precompiled(invocation, &files).is_none()
+            && self.in_the_way(invocation, &files).into_iter().all(is_known)
     }
 
-    fn in_the_way(&self, set: &IncludeSet, invocation: &Invocation) -> impl Iterator<Item = PathBuf> {
-        let files: Vec<&Path> = set.iter().filter_map(Learnt::file).collect();
-        self.search.in_the_way(&invocation.source, &files).into_iter()
+    fn in_the_way(&self, invocation: &Invocation, files: &[PathBuf]) -> BTreeSet<PathBuf> {
+        let from_cwd = !invocation.forced_includes.is_empty() || invocation.kind == Kind::HeaderUnit;
+        let read: Vec<PathBuf> =
+            invocation.source_file().map(Path::to_owned).into_iter().chain(files.iter().cloned()).collect();
+        self.search.in_the_way(&read, from_cwd)
+    }
+
+    /// GCC takes `x.h.gch` for `x.h` without being told.
+    fn precompiled(&self, invocation: &Invocation, files: &[PathBuf]) -> Option<PathBuf> {
+        (invocation.family == Family::Gcc).then(|| self.search.precompiled(files)).flatten()
     }
 
     /// Whether everything that was looked at is still the same: asked after a wait, during which a user may have edited.
@@ -140,43 +158,65 @@ impl Inputs {
         Ok(())
     }
 
-    /// Reads what the compiler wrote down about what it read: its depfile, and for `-MMD` its include graph.
+    /// Reads what the compiler wrote down about what it read: its depfile, and for `-MMD` its include graph. `headers`:
+    /// what the header units that it was given were made of.
     pub fn learn(
         &mut self,
         invocation: &Invocation,
         listing: Option<&Path>,
         graph: Option<&Path>,
+        headers: Vec<PathBuf>,
         start: Moment,
     ) -> Result<IncludeSet, Uncacheable> {
         let Some(listing) = listing else { return Ok(IncludeSet::default()) };
-        let mut files = rules(listing)?.files;
+        let mut listed: BTreeSet<PathBuf> =
+            files_of(listing, invocation.family)?.into_iter().map(PathBuf::from).collect();
         if let Some(graph) = graph {
-            let listed = depfile::files_in_graph(&read(graph)?).ok_or_else(|| unreadable(graph))?;
-            files.extend(listed.into_iter().filter(|file| self.cwd.join(file).is_file()));
+            let files = depfile::files_in_graph(&read(graph)?).ok_or_else(|| unreadable(graph))?;
+            listed.extend(files.into_iter().map(PathBuf::from).filter(|file| self.cwd.join(file).is_file()));
         }
-        let mut learnt = Vec::new();
-        for file in files {
-            let path = PathBuf::from(&file);
-            if self.cwd.join(&path) == self.cwd.join(&invocation.source) {
-                continue;
-            }
-            if invocation.may_load_bmis() && is_bmi(&file) {
+        listed.extend(headers);
+        let source = invocation.source_file().map(|source| self.cwd.join(source));
+        listed.retain(|path| Some(self.cwd.join(path)) != source);
+        let (mut learnt, mut files) = (Vec::new(), Vec::new());
+        for path in listed {
+            if invocation.may_load_bmis() && is_bmi(&path.to_string_lossy()) {
                 learnt.extend(self.learn_bmi(invocation, &path)?);
             } else {
-                learnt.extend(self.learn_file(&path, start)?);
-                learnt.push(Learnt::File(path));
+                self.learn_file(&path, start)?;
+                files.push(path);
             }
         }
-        learnt.extend(self.read_text(&invocation.source)?);
-        let mut set: IncludeSet = learnt.into_iter().collect();
-        let passed: Vec<_> = self.in_the_way(&set, invocation).map(Learnt::Passed).collect();
-        set.extend(passed);
-        self.refuse_newcomers(&set, start)?;
-        Ok(set)
+        if let Some(header) = self.precompiled(invocation, &files) {
+            return Err(Uncacheable::new("precompiled-header", header.display().to_string()));
+        }
+        for probed in self.probe(invocation, &files)? {
+            if let Some(path) = probed.file().map(Path::to_owned) {
+                self.learn_file(&path, start)?;
+                files.push(path);
+            } else {
+                learnt.push(probed);
+            }
+        }
+        learnt.extend(self.in_the_way(invocation, &files).into_iter().map(Learnt::Passed));
+        learnt.extend(files.into_iter().map(Learnt::File));
+        self.refuse_newcomers(&learnt, start)?;
+        Ok(learnt.into_iter().map(|learnt| self.spelled(learnt)).collect())
+    }
+
+    /// As it stands in a set that other checkouts share.
+    fn spelled(&self, learnt: Learnt) -> Learnt {
+        match learnt {
+            Learnt::Absent(path) => Learnt::Absent(self.bases.spell_path(&path)),
+            Learnt::File(path) => Learnt::File(self.bases.spell_path(&path)),
+            Learnt::Passed(path) => Learnt::Passed(self.bases.spell_path(&path)),
+            Learnt::Present(path) => Learnt::Present(self.bases.spell_path(&path)),
+            Learnt::Bmi(module) => Learnt::Bmi(module),
+        }
     }
 
     /// What was looked for and not read must have been there when the compiler looked, too.
-    fn refuse_newcomers(&self, set: &IncludeSet, start: Moment) -> Result<(), Uncacheable> {
+    fn refuse_newcomers(&self, set: &[Learnt], start: Moment) -> Result<(), Uncacheable> {
         let was_there = |path: &Path| {
             fs_err::metadata(self.cwd.join(path)).is_ok_and(|m| FileId::of(&m).untouched_since(start))
         };
@@ -208,35 +248,46 @@ impl Inputs {
     }
 
     /// A file that was read: hashed now if it was not before, and then it must not have been touched since `start`.
-    /// Gives what its probes came to.
-    fn learn_file(&mut self, path: &Path, start: Moment) -> Result<Vec<Learnt>, Uncacheable> {
+    fn learn_file(&mut self, path: &Path, start: Moment) -> Result<(), Uncacheable> {
         let changed = || Uncacheable::new("input-changed", path.display().to_string());
         let absolute = self.cwd.join(path);
         let known_before = self.seen.contains_key(&absolute);
         self.digest(path).map_err(|_| changed())?;
         let (id, _) = self.seen.get(&absolute).ok_or_else(changed)?;
-        if !known_before && !id.untouched_since(start) {
-            return Err(changed());
-        }
-        self.read_text(path)
+        if known_before || id.untouched_since(start) { Ok(()) } else { Err(changed()) }
     }
 
-    /// Looks through a source for what its digest does not cover.
-    fn read_text(&self, path: &Path) -> Result<Vec<Learnt>, Uncacheable> {
-        let detail = || path.display().to_string();
-        let text =
-            fs_err::read(self.cwd.join(path)).map_err(|_| Uncacheable::new("input-changed", detail()))?;
-        if let Some((_, reason)) =
-            NOT_IN_KEY.iter().find(|(word, _)| memmem::find(&text, word.as_bytes()).is_some())
-        {
-            return Err(Uncacheable::new(reason, detail()));
+    /// Looks through what was read for what its digests do not cover, and for what it asks of the file system.
+    fn probe(&self, invocation: &Invocation, files: &[PathBuf]) -> Result<Vec<Learnt>, Uncacheable> {
+        let detail = |path: &Path| path.display().to_string();
+        let source = invocation.source_file().filter(|_| invocation.language != Language::Bmi);
+        let mut texts = Vec::new();
+        for path in source.into_iter().chain(files.iter().map(PathBuf::as_path)) {
+            let text = fs_err::read(self.cwd.join(path))
+                .map_err(|_| Uncacheable::new("input-changed", detail(path)))?;
+            let text = probes::joined(text);
+            let found = |(word, _): &&(&str, &str)| memmem::find(&text, word.as_bytes()).is_some();
+            if let Some((_, reason)) = NOT_IN_KEY.iter().find(found) {
+                return Err(Uncacheable::new(reason, detail(path)));
+            }
+            if self.bases.is_named_in_directive(&text) {
+                return Err(Uncacheable::new("base-in-source", detail(path)));
+            }
+            texts.push((path, text));
         }
-        match self.search.probes(path, &text) {
-            Ok(learnt) => Ok(learnt),
-            // The system's headers wrap the probe in macros, and probe for the system's headers.
-            Err(NotLiteral) if self.search.is_system(path) => Ok(Vec::new()),
-            Err(NotLiteral) => Err(Uncacheable::new("computed-probe", detail())),
+        let read: Vec<Text<'_>> = texts
+            .iter()
+            .map(|(path, bytes)| Text { bytes, is_system: self.search.is_system(path) })
+            .collect();
+        let path_of = |text: usize| texts.get(text).map_or(Path::new(""), |(path, _)| *path);
+        let found = probes::find(&read)
+            .map_err(|NotLiteral { text }| Uncacheable::new("computed-probe", detail(path_of(text))))?;
+        // A macro that asks comes out of a header unit, and is answered where it is used.
+        let exported = |(text, _): &&(usize, Probe)| read.get(*text).is_some_and(|text| !text.is_system);
+        if let Some((text, _)) = found.iter().find(exported).filter(|_| invocation.kind == Kind::HeaderUnit) {
+            return Err(Uncacheable::new("computed-probe", detail(path_of(*text))));
         }
+        Ok(found.iter().flat_map(|(text, probe)| self.search.look_up(probe, path_of(*text))).collect())
     }
 
     /// The BMIs that this compile loads or may load.
@@ -257,6 +308,14 @@ pub fn without_bmis(listing: &Path) -> Result<String, Uncacheable> {
 
 fn is_bmi(file: &str) -> bool {
     file.ends_with(".pcm")
+}
+
+/// The files that a depfile lists.
+fn files_of(listing: &Path, family: Family) -> Result<Vec<String>, Uncacheable> {
+    match family {
+        Family::Clang => Ok(rules(listing)?.files),
+        Family::Gcc => depfile::files_in_rules(&read(listing)?).ok_or_else(|| unreadable(listing)),
+    }
 }
 
 fn rules(listing: &Path) -> Result<Rules, Uncacheable> {

@@ -10,6 +10,8 @@ pub mod response;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use pcmcache_shared::Role;
+
 /// Why a command is not cached: a reason that is counted, and what it was this time, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bypass {
@@ -26,6 +28,15 @@ impl Bypass {
     }
 }
 
+/// Whose flags they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Clang: modules and all.
+    Clang,
+    /// GCC: ordinary compiles.
+    Gcc,
+}
+
 /// What kind of compile it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -33,6 +44,8 @@ pub enum Kind {
     Object,
     /// `--precompile SOURCE`: a BMI.
     Precompile,
+    /// `--precompile HEADER`: a BMI of a header, which is looked for as `#include` would.
+    HeaderUnit,
     /// `-c X.pcm`: an object from a BMI.
     BmiToObject,
 }
@@ -46,6 +59,12 @@ pub enum Language {
     Cxx,
     /// C++, and the source is a module's interface.
     CxxModule,
+    /// C++, and the source is a header that becomes a unit: as it is, as `#include "..."`, as `#include <...>`.
+    Header,
+    /// See [`Language::Header`].
+    UserHeader,
+    /// See [`Language::Header`].
+    SystemHeader,
     /// A BMI.
     Bmi,
 }
@@ -57,12 +76,17 @@ impl Language {
             Self::C => "c",
             Self::Cxx => "c++",
             Self::CxxModule => "c++-module",
+            Self::Header => "c++-header",
+            Self::UserHeader => "c++-user-header",
+            Self::SystemHeader => "c++-system-header",
             Self::Bmi => "pcm",
         }
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        [Self::C, Self::Cxx, Self::CxxModule].into_iter().find(|language| language.word() == word)
+        [Self::C, Self::Cxx, Self::CxxModule, Self::Header, Self::UserHeader, Self::SystemHeader]
+            .into_iter()
+            .find(|language| language.word() == word)
     }
 
     fn of_source(path: &Path) -> Option<Self> {
@@ -70,6 +94,7 @@ impl Language {
             "c" => Some(Self::C),
             "cc" | "cpp" | "cxx" | "c++" | "C" | "CC" | "CPP" | "CXX" => Some(Self::Cxx),
             "cppm" | "ccm" | "cxxm" | "c++m" => Some(Self::CxxModule),
+            "h" | "hh" | "hpp" | "hxx" | "h++" | "H" => Some(Self::Header),
             "pcm" => Some(Self::Bmi),
             _ => None,
         }
@@ -81,6 +106,17 @@ impl Language {
 pub enum Arg {
     /// Enters the key, and goes to the compiler as it is.
     Key(Vec<String>),
+    /// A flag whose value is a path.
+    Path(PathArg),
+    /// A flag whose value maps a prefix of paths to another: what is mapped, and the rest from `=` on.
+    PrefixMap {
+        /// The flag.
+        flag: String,
+        /// What is mapped.
+        old: String,
+        /// The rest, from the `=` on.
+        rest: String,
+    },
     /// Goes to the compiler as it is, and changes nothing that is kept.
     Quiet(String),
     /// Names a BMI: goes to the compiler as it is, enters the key by its bytes.
@@ -91,6 +127,43 @@ pub enum Arg {
     Action(&'static str),
     /// The place of the source.
     Source,
+}
+
+/// A flag with a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathArg {
+    /// The flag.
+    pub flag: String,
+    /// The path.
+    pub path: String,
+    /// Whether the path is an argument of its own.
+    pub separate: bool,
+}
+
+impl Arg {
+    /// The words that go to the compiler, but for the source's and the action's.
+    pub fn words(&self) -> Vec<String> {
+        match self {
+            Self::Key(words) => words.clone(),
+            Self::Path(arg) if arg.separate => vec![arg.flag.clone(), arg.path.clone()],
+            Self::Path(arg) => vec![format!("{}{}", arg.flag, arg.path)],
+            Self::PrefixMap { flag, old, rest } => vec![format!("{flag}{old}{rest}")],
+            Self::Quiet(word) | Self::Bmi(word) | Self::PrebuiltPath(word) => vec![word.clone()],
+            Self::Action(action) => vec![(*action).to_owned()],
+            Self::Source => Vec::new(),
+        }
+    }
+
+    /// The words that enter the key, with paths as `spell` gives them. BMIs enter by their bytes, and which ones a
+    /// directory gives is learnt.
+    pub fn keyed(&self, spell: impl Fn(&str) -> String) -> Vec<String> {
+        match self {
+            Self::Path(arg) => Self::Path(PathArg { path: spell(&arg.path), ..arg.clone() }).words(),
+            Self::PrefixMap { flag, old, rest } => vec![format!("{flag}{}{rest}", spell(old))],
+            Self::Key(_) | Self::Action(_) => self.words(),
+            Self::Quiet(_) | Self::Bmi(_) | Self::PrebuiltPath(_) | Self::Source => Vec::new(),
+        }
+    }
 }
 
 /// The depfile that the command asks for.
@@ -118,20 +191,31 @@ pub struct BmiOutput {
 /// A BMI that the command names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BmiInput {
-    /// The module's name.
+    /// The module's name; empty if the command does not say it.
     pub module: String,
     /// Where it is.
+    pub path: PathBuf,
+}
+
+/// A file that the command makes beside its object, its BMI and its depfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extra {
+    /// What it is.
+    pub role: Role,
+    /// Where it goes.
     pub path: PathBuf,
 }
 
 /// A compile that may be cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
+    /// Whose flags they are.
+    pub family: Family,
     /// What it is.
     pub kind: Kind,
     /// The language of the source.
     pub language: Language,
-    /// The source, as it was named.
+    /// The source, as it was named. A header's name, if the kind is that of a header unit.
     pub source: PathBuf,
     /// The object it makes.
     pub object: Option<PathBuf>,
@@ -139,20 +223,32 @@ pub struct Invocation {
     pub bmi: Option<BmiOutput>,
     /// The depfile it makes.
     pub depfile: Option<Depfile>,
+    /// What else it makes.
+    pub extras: Vec<Extra>,
+    /// Headers that stand before the source.
+    pub forced_includes: Vec<PathBuf>,
     /// The BMIs it names.
     pub bmis: Vec<BmiInput>,
     /// Where it looks for BMIs that it does not name, in order.
     pub prebuilt_paths: Vec<PathBuf>,
     /// Whether an output holds the directory the compiler runs in.
     pub holds_cwd: bool,
+    /// Whether outputs hold absolute names: of that directory, of the main output.
+    pub absolute: bool,
+    /// Whether the driver may find something else each time.
+    pub asks_anew: bool,
     /// All but output names and depfile flags, in order.
     pub args: Vec<Arg>,
 }
 
 impl Invocation {
     /// Reads the arguments behind the compiler's name. `read_response` gives the text of an `@FILE`.
-    pub fn parse(args: &[OsString], read_response: &dyn Fn(&Path) -> Option<String>) -> Result<Self, Bypass> {
-        parse::parse(args, read_response)
+    pub fn parse(
+        args: &[OsString],
+        family: Family,
+        read_response: &dyn Fn(&Path) -> Option<String>,
+    ) -> Result<Self, Bypass> {
+        parse::parse(args, family, read_response)
     }
 
     /// The output whose name the compile is known by: the object, else the BMI.
@@ -161,15 +257,14 @@ impl Invocation {
         self.object.as_deref().or(bmi).unwrap_or(Path::new("a.out"))
     }
 
-    /// The words that enter the key, in the order of the command line. BMIs do so by their bytes, and which ones a
-    /// directory gives is learnt.
-    pub fn keyed_words(&self) -> Vec<String> {
-        let words = |arg: &Arg| match arg {
-            Arg::Key(words) => words.clone(),
-            Arg::Action(action) => vec![(*action).to_owned()],
-            Arg::Quiet(_) | Arg::Bmi(_) | Arg::PrebuiltPath(_) | Arg::Source => Vec::new(),
-        };
-        self.args.iter().flat_map(words).collect()
+    /// The words that enter the key, in the order of the command line, with paths as `spell` gives them.
+    pub fn keyed_words(&self, spell: impl Fn(&str) -> String) -> Vec<String> {
+        self.args.iter().flat_map(|arg| arg.keyed(&spell)).collect()
+    }
+
+    /// The source, unless it is a header that the compiler has to look for.
+    pub fn source_file(&self) -> Option<&Path> {
+        (self.kind != Kind::HeaderUnit).then_some(self.source.as_path())
     }
 
     /// Whether the source's text must be embedded in what is made: then a BMI's bytes alone determine what an
@@ -190,11 +285,12 @@ mod tests {
 
     fn parse(line: &str) -> Result<Invocation, Bypass> {
         let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        Invocation::parse(&args, &|path| match path.to_str()? {
+        Invocation::parse(&args, Family::Clang, &|path| match path.to_str()? {
             "m.o.modmap" => Some(
                 "-x c++-module\n-fmodule-output=\"d/m.pcm\"\n-fmodule-file=\"std=s/std.pcm\"\n".to_owned(),
             ),
-            "nested.rsp" => Some("@m.o.modmap".to_owned()),
+            "nested.rsp" => Some("-DA='b c' @m.o.modmap".to_owned()),
+            "loop.rsp" => Some("@loop.rsp".to_owned()),
             _ => None,
         })
     }
@@ -259,14 +355,20 @@ mod tests {
             ("-c a.cpp -MF x.d", "unused-depfile-flag"),
             ("-c a.pcm -MD", "unused-depfile-flag"),
             ("-c a.cpp -MD -MMD", "several-depfiles"),
-            ("-c a.cpp -fmodule-file=x.pcm", "unnamed-module-file"),
-            ("-c a.pcm -fprebuilt-module-path=d", "prebuilt-path-with-bmi-source"),
             ("-c a.cpp @missing.rsp", "response-file"),
-            ("-c a.cpp @nested.rsp", "nested-response-file"),
             ("-c --precompile a.cppm", "several-actions"),
             ("--precompile a.cpp", "precompile"),
+            ("-c a.cpp @loop.rsp", "response-file"),
             ("-c a.cpp -Xclang -ast-dump", "xclang"),
-            ("-c a.cpp -gsplit-dwarf", "split-dwarf"),
+            ("-c a.cpp -Xclang -o", "xclang"),
+            ("-c a.cpp -Xclang", "missing-value"),
+            ("-c a.cpp -Xclang -I", "xclang"),
+            ("-c a.cpp -Wp,-MD", "xpreprocessor"),
+            ("-c a.cpp -DT=__TIME__", "time-macro"),
+            ("-c a.cpp -DHAS=__has_include(<x>)", "computed-probe"),
+            ("-c a.cpp -gsplit-dwarf=single", "split-dwarf"),
+            ("-c a.h", "language"),
+            ("--precompile a.h", "precompile"),
         ] {
             assert_eq!(reason(line), expected, "{line}");
         }

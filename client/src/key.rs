@@ -2,84 +2,134 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::Unit;
 
-use crate::invocation::Invocation;
+use crate::bases::{Bases, MARK};
+use crate::invocation::{Arg, Family, Invocation, Kind};
 
 /// What makes a BMI's bytes alone determine what an importer compiles to: the text of the sources lies in it.
 pub const EMBED: [&str; 2] = ["-Xclang", "-fmodules-embed-all-files"];
-/// What makes diagnostics look as the terminal would have had them, where we stand between it and the compiler.
-pub const COLOUR: &str = "-fcolor-diagnostics";
-
 /// What was found out about an invocation before anything is learnt by compiling.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The compiler's identity.
-    pub compiler: Digest,
+    /// The compiler's identity, and that of the programs it runs.
+    pub compiler: Vec<Digest>,
     /// What the driver makes of the arguments.
     pub cc1: Digest,
     /// The directory the compiler runs in.
     pub cwd: PathBuf,
     /// The variables the compiler reads.
     pub variables: Vec<(&'static str, OsString)>,
-    /// The source's bytes.
-    pub source: Digest,
+    /// The source's bytes; none for a header that has to be looked for.
+    pub source: Option<Digest>,
     /// The named BMIs: module and bytes.
     pub bmis: Vec<(String, Digest)>,
+    /// Other files that the arguments lead to.
+    pub inputs: Vec<(PathBuf, Digest)>,
     /// Whether colours are asked for on behalf of a terminal.
     pub colour: bool,
+    /// The base directories that apply.
+    pub bases: Bases,
 }
 
 /// The unit's lines.
 pub fn unit(invocation: &Invocation, facts: &Facts) -> Unit {
+    let bases = &facts.bases;
     let mut unit = Unit::new();
-    unit.compiler(facts.compiler);
+    for identity in &facts.compiler {
+        unit.compiler(*identity);
+    }
     unit.cc1(facts.cc1);
-    if invocation.holds_cwd || !facts.variables.is_empty() {
+    if leads_out(invocation, facts) {
         unit.cwd(&facts.cwd);
+    } else if invocation.holds_cwd || !facts.variables.is_empty() {
+        unit.cwd(&bases.spell_path(&facts.cwd));
     }
     for arg in arguments(invocation, facts) {
         unit.arg(arg.as_bytes());
     }
+    if invocation.absolute {
+        unit.output(&facts.cwd.join(invocation.main_output()));
+    }
     for (name, value) in &facts.variables {
         unit.env(name, value.as_bytes());
     }
-    unit.source(&invocation.source, facts.source);
-    let mut bmis = facts.bmis.clone();
-    bmis.sort();
-    for (module, digest) in bmis {
-        unit.bmi(&module, digest);
+    if let Some(source) = facts.source {
+        unit.source(&bases.spell_path(&invocation.source), source);
+    }
+    for (path, digest) in &facts.inputs {
+        unit.input(&bases.spell_path(path), *digest);
+    }
+    // Named ones load by name, so their order does not matter; that of the others might.
+    let (mut named, others): (Vec<_>, Vec<_>) = facts.bmis.iter().partition(|(module, _)| !module.is_empty());
+    named.sort();
+    for (module, digest) in named.into_iter().chain(others) {
+        unit.bmi(module, *digest);
     }
     unit
 }
 
+/// Whether base directories apply, and a relative path leads to a place above them: then it is another one elsewhere.
+fn leads_out(invocation: &Invocation, facts: &Facts) -> bool {
+    let relative = |path: &&Path| path.is_relative() && !facts.bases.contain(&facts.cwd, path);
+    let args = invocation.args.iter().filter_map(|arg| match arg {
+        Arg::Path(arg) => Some(Path::new(&arg.path)),
+        Arg::Key(_)
+        | Arg::PrefixMap { .. }
+        | Arg::Quiet(_)
+        | Arg::Bmi(_)
+        | Arg::PrebuiltPath(_)
+        | Arg::Action(_)
+        | Arg::Source => None,
+    });
+    !facts.bases.is_empty() && args.chain([invocation.source.as_path()]).any(|path| relative(&path))
+}
+
 /// The arguments that enter the key: the user's in their order, then in a fixed order what was said in other ways.
 fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
-    let mut args = invocation.keyed_words();
+    let bases = &facts.bases;
+    let mut args = invocation.keyed_words(|path| bases.spell(path));
     args.push(format!("-x{}", invocation.language.word()));
     if invocation.object.is_some() && invocation.bmi.is_some() {
         args.push("-fmodule-output".to_owned());
+    }
+    if invocation.kind == Kind::HeaderUnit {
+        args.push(invocation.source.to_string_lossy().into_owned());
     }
     if invocation.embeds_sources() {
         args.extend(EMBED.map(str::to_owned));
     }
     if facts.colour {
-        args.push(COLOUR.to_owned());
+        args.push(colour(invocation.family).to_owned());
     }
+    args.extend(invocation.extras.iter().map(|extra| format!("makes {}", extra.role)));
     if let Some(depfile) = &invocation.depfile {
         args.push(if depfile.system_headers { "-MD" } else { "-MMD" }.to_owned());
         if depfile.phony {
             args.push("-MP".to_owned());
         }
+        let target =
+            |target: &str| target.split(' ').map(|name| bases.spell(name)).collect::<Vec<_>>().join(" ");
         match &depfile.target {
-            Some((flag, target)) => args.extend([(*flag).to_owned(), target.clone()]),
-            None => args.extend(["-MQ".to_owned(), invocation.main_output().to_string_lossy().into_owned()]),
+            Some((flag, text)) => args.extend([(*flag).to_owned(), target(text)]),
+            None => args.extend(["-MQ".to_owned(), target(&invocation.main_output().to_string_lossy())]),
         }
     }
+    if !bases.is_empty() {
+        args.push(format!("{MARK}: {}>", bases.directories().len()));
+    }
     args
+}
+
+/// What makes diagnostics look as the terminal would have had them, where we stand between it and the compiler.
+pub fn colour(family: Family) -> &'static str {
+    match family {
+        Family::Clang => "-fcolor-diagnostics",
+        Family::Gcc => "-fdiagnostics-color=always",
+    }
 }
 
 #[cfg(test)]
@@ -89,16 +139,19 @@ mod tests {
 
     fn invocation(line: &[&str]) -> Invocation {
         let args: Vec<OsString> = line.iter().map(OsString::from).collect();
-        Invocation::parse(&args, &|_| None).unwrap_or_else(|bypass| panic!("{line:?}: {bypass:?}"))
+        Invocation::parse(&args, Family::Clang, &|_| None)
+            .unwrap_or_else(|bypass| panic!("{line:?}: {bypass:?}"))
     }
 
     fn facts() -> Facts {
         Facts {
-            compiler: Digest::of("clang"),
+            compiler: vec![Digest::of("clang")],
             cc1: Digest::of("cc1"),
             cwd: "/build".into(),
             variables: Vec::new(),
-            source: Digest::of("source"),
+            source: Some(Digest::of("source")),
+            inputs: Vec::new(),
+            bases: Bases::default(),
             bmis: vec![("std".to_owned(), Digest::of("std"))],
             colour: false,
         }
@@ -116,15 +169,23 @@ mod tests {
         let table = TABLE.iter().filter_map(|row| {
             let value = if row.spelling.ends_with('=') || row.form != Form::Exact { "value" } else { "" };
             match row.effect {
-                Effect::Key | Effect::KeyAndCwd | Effect::KeyPath => Some(format!("{}{value}", row.spelling)),
                 Effect::Quiet | Effect::Role(_) | Effect::Bypass(_) => None,
+                Effect::Key
+                | Effect::KeyAndCwd
+                | Effect::KeyPath
+                | Effect::KeyInput
+                | Effect::AskAnew
+                | Effect::PrefixMap
+                | Effect::Absolute => {
+                    let space = if row.form == Form::Separate { " " } else { "" };
+                    Some(format!("{}{space}{value}", row.spelling))
+                }
             }
         });
         let language = LANGUAGE_FLAGS.iter().flat_map(|flag| [format!("-f{flag}"), format!("-fno-{flag}")]);
         let values = LANGUAGE_VALUES.iter().map(|flag| format!("-f{flag}=value"));
         for flag in table.chain(language).chain(values) {
-            let words: Vec<&str> =
-                if flag == "-targetvalue" { vec!["-target", "value"] } else { vec![&flag] };
+            let words: Vec<&str> = flag.split(' ').collect();
             let line = [&words[..], &PLAIN].concat();
             assert_ne!(text(&line), plain, "{flag}");
         }
@@ -164,13 +225,14 @@ mod tests {
     #[test]
     fn every_fact_changes_the_key() {
         let base = unit(&invocation(&["-g", "-c", "/src/a.cpp"]), &facts());
-        let changes: [fn(&mut Facts); 6] = [
-            |facts| facts.compiler = Digest::of("another"),
+        let changes: [fn(&mut Facts); 7] = [
+            |facts| facts.compiler = vec![Digest::of("another")],
             |facts| facts.cc1 = Digest::of("another"),
             |facts| facts.cwd = "/elsewhere".into(),
             |facts| facts.variables = vec![("CPATH", "/opt".into())],
-            |facts| facts.source = Digest::of("edited"),
+            |facts| facts.source = Some(Digest::of("edited")),
             |facts| facts.colour = true,
+            |facts| facts.inputs = vec![("list".into(), Digest::of("list"))],
         ];
         for (index, change) in changes.iter().enumerate() {
             let mut changed = facts();

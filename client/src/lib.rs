@@ -1,5 +1,6 @@
 //! The launcher and its commands. `main` and `cli` decide which; `launch` is the story of one compile.
 
+pub mod bases;
 pub mod cli;
 pub mod command;
 pub mod compiler;
@@ -11,6 +12,7 @@ pub mod key;
 pub mod launch;
 pub mod local;
 pub mod os;
+pub mod probes;
 pub mod remote;
 pub mod search;
 pub mod settings;

@@ -6,7 +6,7 @@
 //!     units/ab/KEY         sealed: the include sets known for a unit, newest first
 //!     results/ab/KEY       sealed: what an action made
 //!     blobs/ab/DIGEST      bytes by their digest; recipes are blobs as well
-//!     embedded/ab/DIGEST   empty: this BMI was made by us, with its sources embedded
+//!     embedded/ab/DIGEST   sealed: this BMI was made by us, with its sources embedded; what it imports
 //!     memo/ab/NAME         sealed: what was hashed or asked of the compiler before, see `memo`
 //!     locks/ab/CLAIM       flocked while a launcher works on the claim
 //!     stats/N              sealed counters
@@ -17,6 +17,7 @@
 //! one is a miss with a reason. Crash story: everything is written to a `.stage-*` file beside its place and renamed
 //! there; a killed launcher leaves at most a stage. Nothing is fsynced: a power cut costs entries, never correctness.
 
+pub mod embedded;
 pub mod lock;
 pub mod memo;
 pub mod sealed;
@@ -208,20 +209,6 @@ impl Store {
         }
         self.set_aside(&path);
         None
-    }
-
-    /// Notes that the BMI of this digest has its sources embedded.
-    pub fn mark_embedded(&self, bmi: Digest) -> io::Result<()> {
-        let path = self.entry("embedded", &bmi.to_string());
-        if path.exists() {
-            return Ok(());
-        }
-        sealed::create_beside(&path)?.finish(Durability::None)?.commit(&path)
-    }
-
-    /// Whether the BMI of this digest is known to have its sources embedded.
-    pub fn is_embedded(&self, bmi: Digest) -> bool {
-        self.entry("embedded", &bmi.to_string()).exists()
     }
 
     fn read_sealed(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {

@@ -5,7 +5,7 @@
 //! `x/y.h` beside any file that may have included it. So the absences need not be remembered, they follow from what
 //! was read; what has to be remembered is the exception, a file that lay in the way and was passed over
 //! (`#include_next`, `<x>` beside an `x`). `__has_include` probes for what may never be read: its operands are
-//! looked for in the sources.
+//! looked for in the sources (see `probes`).
 //!
 //! Where the reason for a probe is not known, more is taken for an absence than is one: that costs a compile.
 
@@ -14,6 +14,8 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use pcmcache_shared::recipe::Learnt;
+
+use crate::probes::Probe;
 
 /// The directories that headers are looked for in, in order, absolute.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,27 +28,34 @@ pub struct SearchPath {
 }
 
 /// Where a flag of the compiler proper puts its directory in the order of the search.
-const GROUPS: [(&str, u8); 7] = [
+const GROUPS: [(&str, u8); 11] = [
     ("-iquote", 0),
     ("-I", 1),
     ("-isystem", 2),
     ("-internal-isystem", 2),
     ("-internal-externc-isystem", 2),
+    ("-c-isystem", 2),
+    ("-cxx-isystem", 2),
+    ("-iwithsysroot", 2),
+    ("-isystem-after", 3),
     ("-idirafter", 3),
-    ("-embed-dir", 3),
+    (EMBED, 4),
 ];
-
-/// Something is probed for that cannot be followed: an operand that is not literal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotLiteral;
+const EMBED: &str = "--embed-dir=";
 
 impl SearchPath {
     /// The directories that the words of a cc1 line name.
     pub fn of_cc1(words: &[String], cwd: &Path) -> Self {
         let mut grouped = Vec::new();
         let mut system = Vec::new();
-        for (flag, directory) in words.iter().zip(words.iter().skip(1)) {
-            let Some((_, group)) = GROUPS.iter().find(|(name, _)| name == flag) else { continue };
+        for (word, next) in words.iter().zip(words.iter().skip(1).map(Some).chain([None])) {
+            let named = GROUPS.iter().find_map(|(flag, group)| match word.strip_prefix(flag)? {
+                "" => Some((flag, group, next?.as_str())),
+                // CPATH comes as one word.
+                joined if *flag == EMBED || *flag == "-I" => Some((flag, group, joined)),
+                _ => None,
+            });
+            let Some((flag, group, directory)) = named else { continue };
             let directory = normal(&cwd.join(directory));
             if flag.starts_with("-internal") {
                 system.push(directory.clone());
@@ -59,14 +68,29 @@ impl SearchPath {
         Self { cwd: cwd.to_owned(), directories, system }
     }
 
+    /// The directories that the words of GCC's compiler proper name, and those it said that it looks in by itself.
+    pub fn of_gcc(words: &[String], built_in: &[String], cwd: &Path) -> Self {
+        let mut search = Self::of_cc1(words, cwd);
+        for directory in built_in.iter().map(|directory| normal(&cwd.join(directory))) {
+            if !search.directories.contains(&directory) {
+                search.system.push(directory.clone());
+                search.directories.push(directory);
+            }
+        }
+        search
+    }
+
     /// The files that lie where the compiler looked before it found those of `read`, and are none of them. Right after
-    /// a compile these are the ones it passed over; one that is new since then would be taken today.
-    pub fn in_the_way(&self, source: &Path, read: &[&Path]) -> BTreeSet<PathBuf> {
-        let read: HashSet<PathBuf> =
-            read.iter().chain([&source]).map(|file| normal(&self.cwd.join(file))).collect();
+    /// a compile these are the ones it passed over; one that is new since then would be taken today. `from_cwd`: some
+    /// were looked for in the directory the compiler runs in first.
+    pub fn in_the_way(&self, read: &[PathBuf], from_cwd: bool) -> BTreeSet<PathBuf> {
+        let read: HashSet<PathBuf> = read.iter().map(|file| normal(&self.cwd.join(file))).collect();
         let is_user = |file: &&PathBuf| !self.system.iter().any(|directory| file.starts_with(directory));
-        let beside: BTreeSet<PathBuf> =
+        let mut beside: BTreeSet<PathBuf> =
             read.iter().filter(is_user).filter_map(|file| file.parent().map(Path::to_owned)).collect();
+        if from_cwd {
+            beside.insert(self.cwd.clone());
+        }
         let mut listings = Listings::default();
         let mut found = BTreeSet::new();
         for file in &read {
@@ -84,19 +108,25 @@ impl SearchPath {
         found
     }
 
-    /// What the probes in this text came to: a file that is there, or all the places where it is not.
-    pub fn probes(&self, file: &Path, text: &[u8]) -> Result<Vec<Learnt>, NotLiteral> {
-        let mut learnt = Vec::new();
-        for operand in operands(text)? {
-            let beside = operand.quoted.then(|| self.cwd.join(file).parent().map(Path::to_owned)).flatten();
-            let mut places =
-                beside.iter().chain(&self.directories).map(|directory| directory.join(operand.name));
-            match places.clone().find(|place| place.exists()) {
-                Some(there) => learnt.push(Learnt::Present(there)),
-                None => learnt.extend(places.by_ref().map(Learnt::Absent)),
-            }
+    /// A header that GCC would take from a precompiled form beside it.
+    pub fn precompiled(&self, read: &[PathBuf]) -> Option<PathBuf> {
+        let mut listings = Listings::default();
+        read.iter().map(|file| normal(&self.cwd.join(file))).find(|file| {
+            let gch = file.file_name().map(|name| Path::new(name).with_added_extension("gch"));
+            file.parent().zip(gch).is_some_and(|(parent, gch)| listings.may_have(parent, &gch))
+        })
+    }
+
+    /// What a probe came to: a file that is there, or all the places where it is not.
+    pub fn look_up(&self, probe: &Probe, file: &Path) -> Vec<Learnt> {
+        let beside = probe.quoted.then(|| self.cwd.join(file).parent().map(Path::to_owned)).flatten();
+        let places = beside.iter().chain(&self.directories).map(|directory| directory.join(&probe.name));
+        match places.clone().find(|place| place.exists()) {
+            // Whether what is to be embedded is empty counts as well.
+            Some(there) if probe.embed => vec![Learnt::File(there)],
+            Some(there) => vec![Learnt::Present(there)],
+            None => places.map(Learnt::Absent).collect(),
         }
-        Ok(learnt)
     }
 
     /// Whether the file is one of the compiler's or the system's.
@@ -143,39 +173,6 @@ impl Listings {
     }
 }
 
-/// The operand of a probe.
-#[derive(Debug, PartialEq, Eq)]
-struct Operand<'a> {
-    name: &'a str,
-    quoted: bool,
-}
-
-fn operands(text: &[u8]) -> Result<Vec<Operand<'_>>, NotLiteral> {
-    let mut found = Vec::new();
-    for at in memchr::memmem::find_iter(text, b"__has_include") {
-        let rest = text.get(at..).unwrap_or_default();
-        let rest = rest.strip_prefix(b"__has_include").unwrap_or(rest);
-        let rest = rest.strip_prefix(b"_next").unwrap_or(rest);
-        if rest.first().is_some_and(|c| c.is_ascii_alphanumeric() || *c == b'_') {
-            continue;
-        }
-        let rest = rest.trim_ascii_start();
-        // `#ifdef __has_include` and `defined(__has_include)` probe for nothing.
-        let Some(rest) = rest.strip_prefix(b"(") else { continue };
-        let rest = rest.trim_ascii_start();
-        let (quoted, end) = match rest.first() {
-            Some(b'"') => (true, b'"'),
-            Some(b'<') => (false, b'>'),
-            Some(_) | None => return Err(NotLiteral),
-        };
-        let name = rest.get(1..).unwrap_or_default();
-        let end = name.iter().position(|c| *c == end || *c == b'\n').ok_or(NotLiteral)?;
-        let name = name.get(..end).and_then(|name| std::str::from_utf8(name).ok()).ok_or(NotLiteral)?;
-        found.push(Operand { name, quoted });
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,8 +196,8 @@ mod tests {
         }
 
         fn in_the_way(&self, read: &[&str]) -> Vec<String> {
-            let read: Vec<&Path> = read.iter().map(Path::new).collect();
-            let found = self.search().in_the_way(Path::new("src/a.cpp"), &read);
+            let read: Vec<PathBuf> = ["src/a.cpp"].iter().chain(read).map(PathBuf::from).collect();
+            let found = self.search().in_the_way(&read, false);
             found.iter().map(|path| path.strip_prefix(&self.0).unwrap().display().to_string()).collect()
         }
     }
@@ -241,20 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn operands_are_read_and_what_is_no_probe_is_passed_over() {
-        let text = b"#ifdef __has_include\n#if __has_include(<a/b.h>) || __has_include_next( \"c.h\" )\n#if defined(__has_include)\n__has_include__ __has_includes(x)";
-        let found = operands(text).unwrap();
-        assert_eq!(found, [Operand { name: "a/b.h", quoted: false }, Operand { name: "c.h", quoted: true }]);
-        assert_eq!(operands(b"__has_include(NAME)"), Err(NotLiteral));
-        assert_eq!(operands(b"__has_include(\"open"), Err(NotLiteral));
-    }
-
-    #[test]
     fn a_probe_teaches_where_a_file_is_or_everywhere_it_is_not() {
         let dir = Scratch::new("probe", &["src/a.cpp", "two/there.h"]);
-        let probes = |text: &str| dir.search().probes(Path::new("src/a.cpp"), text.as_bytes()).unwrap();
-        assert_eq!(probes("__has_include(<there.h>)"), [Learnt::Present(dir.0.join("two/there.h"))]);
-        let absent = probes("__has_include(\"no.h\")");
+        let look_up = |name: &str, quoted| {
+            let probe = Probe { name: name.to_owned(), quoted, embed: false };
+            dir.search().look_up(&probe, Path::new("src/a.cpp"))
+        };
+        assert_eq!(look_up("there.h", false), [Learnt::Present(dir.0.join("two/there.h"))]);
+        let absent = look_up("no.h", true);
         let places = ["src", "quote", "one", "two", "system"];
         assert_eq!(absent, places.map(|place| Learnt::Absent(dir.0.join(place).join("no.h"))));
     }

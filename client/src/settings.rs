@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use pcmcache_shared::Scope;
 
+use crate::bases::Bases;
+
 /// Which parts of the cache take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -68,6 +70,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Where to log; nowhere if not set.
     pub log: Option<PathBuf>,
+    /// Checkouts in different places share what lies below these.
+    pub base_dirs: Bases,
     /// Where each of the above came from, by its name in `config.toml`.
     pub sources: BTreeMap<&'static str, Source>,
     /// What could not be read, for people.
@@ -77,7 +81,8 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 8] = ["dir", "remote", "token", "scope", "mode", "wait", "timeout", "log"];
+pub const NAMES: [&str; 9] =
+    ["dir", "remote", "token", "scope", "mode", "wait", "timeout", "log", "base_dirs"];
 
 impl Settings {
     /// Reads the settings of this process.
@@ -115,6 +120,7 @@ impl Settings {
             wait: reader.take("wait", positive_seconds).unwrap_or(Duration::from_secs(300)),
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
             log: reader.take("log", |text| Ok(PathBuf::from(text))),
+            base_dirs: reader.take("base_dirs", Bases::parse).unwrap_or_default(),
             sources: reader.sources,
             faults: reader.faults,
         }

@@ -105,6 +105,16 @@ impl Unit {
         let _ = writeln!(self.text, "env {name}={}", escape(value));
     }
 
+    /// The name of the main output, for outputs that hold it.
+    pub fn output(&mut self, path: &Path) {
+        let _ = writeln!(self.text, "output {}", escape(path.as_os_str().as_bytes()));
+    }
+
+    /// A file that the arguments lead to, and that is neither source nor BMI: by name and bytes.
+    pub fn input(&mut self, path: &Path, digest: Digest) {
+        let _ = writeln!(self.text, "input {digest} {}", escape(path.as_os_str().as_bytes()));
+    }
+
     /// The source, by the name the compiler is given and by its bytes.
     pub fn source(&mut self, path: &Path, digest: Digest) {
         let _ = writeln!(self.text, "source {digest} {}", escape(path.as_os_str().as_bytes()));

@@ -22,6 +22,16 @@ pub enum Role {
     Object,
     /// The built module interface (`.pcm`).
     Bmi,
+    /// Debug information that was split off (`.dwo`).
+    SplitDwarf,
+    /// What a coverage report needs to know of the source (`.gcno`).
+    CoverageNotes,
+    /// What the optimiser did (`.opt.yaml`).
+    OptimizationRecord,
+    /// Sizes of stack frames (`.su`).
+    StackUsage,
+    /// Diagnostics for a program (`.dia`).
+    SerializedDiagnostics,
 }
 
 impl fmt::Display for Role {
@@ -32,6 +42,11 @@ impl fmt::Display for Role {
             Self::Depfile => "depfile",
             Self::Object => "object",
             Self::Bmi => "bmi",
+            Self::SplitDwarf => "split_dwarf",
+            Self::CoverageNotes => "coverage_notes",
+            Self::OptimizationRecord => "optimization_record",
+            Self::StackUsage => "stack_usage",
+            Self::SerializedDiagnostics => "serialized_diagnostics",
         })
     }
 }
@@ -62,7 +77,7 @@ pub struct Cost {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ActionResult {
     /// At most one of each role.
-    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 5))]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10))]
     pub outputs: Vec<Output>,
     /// What it cost to make.
     #[serde(default)]

@@ -13,7 +13,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             Some(Source::File) => "config.toml".to_owned(),
             Some(Source::Default) | None => "default".to_owned(),
         };
-        let _ = writeln!(text, "{name:<8} = {:<40} ({source})", value(settings, name));
+        let _ = writeln!(text, "{name:<9} = {:<40} ({source})", value(settings, name));
     }
     if let Some(path) = config_path(&|name| std::env::var_os(name)) {
         let there = if path.exists() { "read" } else { "not there" };
@@ -36,6 +36,9 @@ fn value(settings: &Settings, name: &str) -> String {
         "wait" => Some(format!("{} s", settings.wait.as_secs_f64())),
         "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
         "log" => path(&settings.log),
+        "base_dirs" => {
+            Some(settings.base_dirs.directories().join(":")).filter(|directories| !directories.is_empty())
+        }
         _ => None,
     };
     shown.unwrap_or_else(|| "(none)".to_owned())

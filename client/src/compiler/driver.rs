@@ -10,8 +10,9 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::{escape, unescape};
 
-use super::{Compiler, KEY_VARIABLES, MAX_MEMO, id_of, memo_file};
-use crate::invocation::{Bypass, Invocation, response};
+use super::{Compiler, KEY_VARIABLES, MAX_MEMO, find, id_of, memo_file};
+use crate::bases::Bases;
+use crate::invocation::{Bypass, Family, Invocation, response};
 use crate::local::Store;
 use crate::local::sealed::{self, Sealed};
 use crate::os::{FileId, Moment};
@@ -19,39 +20,94 @@ use crate::search::SearchPath;
 
 /// What the driver makes of a command's arguments on this host.
 #[derive(Debug, Clone)]
-pub struct Cc1 {
-    /// The digest of the lines it would run.
+pub struct Driver {
+    /// The digest of the lines it would run, without what is keyed elsewhere.
     pub lines: Digest,
     /// Where headers are looked for.
     pub search: SearchPath,
+    /// Files that the lines name: lists, profiles and the like.
+    pub inputs: Vec<PathBuf>,
+    /// Other programs than the compiler itself that the lines run.
+    pub programs: Vec<PathBuf>,
 }
+
+/// Words of the compiler's own line that mean what we do not follow, whoever put them there.
+const REFUSED: [(&str, &str); 7] = [
+    ("-include-pch", "precompiled-header"),
+    ("-load", "plugin"),
+    ("-plugin", "plugin"),
+    ("-add-plugin", "plugin"),
+    ("-ivfsoverlay", "vfs-overlay"),
+    ("-vfsoverlay", "vfs-overlay"),
+    ("-fmodules-cache-path", "implicit-modules"),
+];
+
+/// What a configuration file must not ask for: we look for that on the command line only.
+const REFUSED_IN_CONFIG: [&str; 22] = [
+    "-include",
+    "-imacros",
+    "-dependency-file",
+    "-sys-header-deps",
+    "-module-file-deps",
+    "-dependency-dot",
+    "-header-include-file",
+    "-split-dwarf-output",
+    "-opt-record-file",
+    "-coverage-notes-file",
+    "-coverage-data-file",
+    "-ftime-trace",
+    "-diagnostic-log-file",
+    "-serialize-diagnostic-file",
+    "-stack-usage-file",
+    "-fmodule-file",
+    "-fprebuilt-module-path",
+    "-fmodule-map-file",
+    "-fmodules",
+    "-emit-llvm",
+    "-fsyntax-only",
+    "-E",
+];
 
 impl Compiler {
     /// What the driver makes of this invocation, without what is keyed elsewhere: the
     /// source, the outputs, the BMIs, the directory the compiler runs in.
-    pub fn cc1(&self, invocation: &Invocation, store: Option<&Store>, cwd: &Path) -> Result<Cc1, Bypass> {
+    pub fn ask(
+        &self,
+        invocation: &Invocation,
+        store: Option<&Store>,
+        cwd: &Path,
+        bases: &Bases,
+    ) -> Result<Driver, Bypass> {
         let args = probe_arguments(invocation);
         // What is native is asked anew each time: a cache directory may move from host to host.
         let is_native = args.iter().any(|arg| arg.ends_with("=native"));
-        let store = store.filter(|_| !is_native);
-        let memo = store.map(|store| memo_file(store, &self.probe_name(&args, cwd)));
-        if let Some(known) = memo.as_deref().and_then(|path| read_cc1(path, cwd)) {
+        let store = store.filter(|_| !is_native && !invocation.asks_anew);
+        let memo = store.map(|store| memo_file(store, &self.probe_name(&args, cwd, bases)));
+        if let Some(known) = memo.as_deref().and_then(|path| read_memo(path, cwd)) {
             return Ok(known);
         }
         let start = Moment::now();
-        let cc1 = self.ask_driver(&args, cwd)?;
+        let (driver, configuration) = self.ask_anew(&args, cwd, bases)?;
         if let Some(path) = memo {
-            let looked_at = self.looked_at();
+            let mut looked_at = self.looked_at();
+            looked_at.extend(configuration);
+            looked_at.extend(
+                invocation
+                    .forced_includes
+                    .iter()
+                    .flat_map(|header| ["pch", "gch"].map(|end| cwd.join(header).with_added_extension(end))),
+            );
             if looked_at.iter().all(|path| id_of(path).is_none_or(|id| id.untouched_since(start))) {
-                let _ = sealed::write(&path, write_cc1(&cc1, &looked_at).as_bytes());
+                let _ = sealed::write(&path, write_memo(&driver, &looked_at).as_bytes());
             }
         }
-        Ok(cc1)
+        Ok(driver)
     }
 
-    fn probe_name(&self, args: &[String], cwd: &Path) -> Digest {
+    fn probe_name(&self, args: &[String], cwd: &Path, bases: &Bases) -> Digest {
         let path = |path: &Path| escape(path.as_os_str().as_bytes());
-        let mut text = format!("cc1\n{}\n{}\n{}\n", self.identity, path(&self.program), path(cwd));
+        let mut text = format!("driver\n{}\n{}\n{}\n", self.identity, path(&self.program), path(cwd));
+        let _ = writeln!(text, "{}", bases.directories().join(":"));
         for arg in args {
             let _ = writeln!(text, "{}", escape(arg.as_bytes()));
         }
@@ -62,33 +118,76 @@ impl Compiler {
         Digest::of(text)
     }
 
-    fn ask_driver(&self, args: &[String], cwd: &Path) -> Result<Cc1, Bypass> {
-        let refused = |detail: String| Bypass::new("driver-query-failed", detail);
-        let output = Command::new(&self.program)
-            .arg("-###")
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| refused(error.to_string()))?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            return Err(refused(text.lines().next().unwrap_or_default().to_owned()));
-        }
-        if text.lines().any(|line| line.starts_with("Configuration file:")) {
-            return Err(Bypass::new("config-file", "the driver reads one"));
-        }
-        let commands = text.lines().filter(|line| line.starts_with(" \""));
-        let words = commands.map(response::split).collect::<Result<Vec<_>, _>>()?.concat();
+    /// Gives the configuration files that the driver read, too.
+    fn ask_anew(&self, args: &[String], cwd: &Path, bases: &Bases) -> Result<(Driver, Vec<PathBuf>), Bypass> {
+        let text = self.say(&[&["-###", "-pipe"], &words_of(args)[..]].concat())?;
+        let configuration: Vec<PathBuf> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Configuration file: "))
+            .map(PathBuf::from)
+            .collect();
+        let commands = text.lines().filter_map(|line| line.strip_prefix(' ')).filter(|line| !line.is_empty());
+        let commands = commands
+            .map(|line| response::split(line.trim_end_matches(['|', ' '])))
+            .collect::<Result<Vec<_>, _>>()?;
+        let words = commands.concat();
         if words.is_empty() {
             return Err(refused("the driver shows no command".to_owned()));
         }
-        let holds_cwd = |word: &&String| {
-            ["-fdebug-compilation-dir=", "-fcoverage-compilation-dir="]
-                .iter()
-                .any(|flag| word.starts_with(flag))
+        refuse(&words, !configuration.is_empty())?;
+        let programs = commands.iter().filter_map(|words| words.first()).filter_map(|name| self.other(name));
+        let search = match self.family {
+            Family::Clang => SearchPath::of_cc1(&words, cwd),
+            Family::Gcc => self.gcc_search(args, cwd)?,
         };
-        let keyed: Vec<&str> = words.iter().filter(|word| !holds_cwd(word)).map(String::as_str).collect();
-        Ok(Cc1 { lines: Digest::of(keyed.join("\n")), search: SearchPath::of_cc1(&words, cwd) })
+        let driver = Driver {
+            lines: Digest::of(keyed_words(&words, bases).join("\n")),
+            search,
+            inputs: inputs_of(&words, cwd),
+            programs: programs.collect(),
+        };
+        Ok((driver, configuration))
+    }
+
+    /// GCC has its directories built in, and tells them only when it preprocesses.
+    fn gcc_search(&self, args: &[String], cwd: &Path) -> Result<SearchPath, Bypass> {
+        let args: Vec<&str> = words_of(args).into_iter().filter(|arg| *arg != "-c").collect();
+        let text = self.say(&[&["-v", "-E"], &args[..]].concat())?;
+        let ignored = text.lines().filter_map(|line| {
+            line.strip_prefix("ignoring nonexistent directory \"")?.strip_suffix('"').map(str::to_owned)
+        });
+        let listed = text
+            .lines()
+            .skip_while(|line| !line.starts_with("#include"))
+            .take_while(|line| !line.starts_with("End of search list"))
+            .filter_map(|line| line.strip_prefix(' ').map(str::to_owned));
+        let built_in: Vec<String> = ignored.chain(listed).collect();
+        let command = text.lines().find(|line| line.starts_with(' ') && line.contains(" -E "));
+        let words = response::split(command.unwrap_or_default())?;
+        Ok(SearchPath::of_gcc(&words, &built_in, cwd))
+    }
+
+    /// What the driver says on its standard error, in English.
+    fn say(&self, args: &[&str]) -> Result<String, Bypass> {
+        let output = Command::new(&self.program)
+            .args(args)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| refused(error.to_string()))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            return Err(refused(text.lines().next().unwrap_or_default().to_owned()));
+        }
+        Ok(text)
+    }
+
+    /// The program of this name, unless it is the compiler itself.
+    fn other(&self, name: &str) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH");
+        let found = find(OsStr::new(name), path.as_deref(), |_| false)?;
+        let own = fs_err::canonicalize(&self.program).ok();
+        (fs_err::canonicalize(&found).ok() != own).then_some(found)
     }
 
     /// The directories whose entries decide what the driver finds: GCC installations, C++ libraries, its own
@@ -127,13 +226,80 @@ impl Compiler {
     }
 }
 
-/// The arguments that the driver is asked about: those in the key, with the outputs and the source at `/dev/null`.
+fn refused(detail: String) -> Bypass {
+    Bypass::new("driver-query-failed", detail)
+}
+
+fn words_of(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+fn refuse(words: &[String], by_configuration: bool) -> Result<(), Bypass> {
+    let is = |word: &str, flag: &str| {
+        word == flag || word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='))
+    };
+    for word in words {
+        if let Some((_, reason)) = REFUSED.iter().find(|(flag, _)| is(word, flag)) {
+            return Err(Bypass::new(reason, word));
+        }
+        if by_configuration && REFUSED_IN_CONFIG.iter().any(|flag| is(word, flag)) {
+            return Err(Bypass::new("config-file", word));
+        }
+    }
+    Ok(())
+}
+
+/// The words that enter the key. The directory the compiler runs in does so elsewhere, and only where outputs hold it.
+fn keyed_words(words: &[String], bases: &Bases) -> Vec<String> {
+    let holds_cwd = |word: &str| {
+        word.starts_with("-fdebug-compilation-dir=") || word.starts_with("-fcoverage-compilation-dir=")
+    };
+    let before = std::iter::once("").chain(words.iter().map(String::as_str));
+    let kept = before.zip(words).filter(|(_, word)| !holds_cwd(word));
+    kept.map(|(before, word)| if matches!(before, "-D" | "-U") { word.clone() } else { spell(word, bases) })
+        .collect()
+}
+
+/// A word with its path spelled: the whole of it, or what stands behind `-flag=` or `-I`.
+fn spell(word: &str, bases: &Bases) -> String {
+    let Some(flag) = word.strip_prefix('-') else { return bases.spell(word) };
+    match (flag.split_once('='), flag.strip_prefix('I')) {
+        (_, Some(directory)) => format!("-I{}", bases.spell(directory)),
+        (Some((name, value)), None) if !name.starts_with(['D', 'U']) => {
+            let (old, rest) = value.split_at(value.find('=').unwrap_or(value.len()));
+            format!("-{name}={}{rest}", bases.spell(old))
+        }
+        (Some(_) | None, None) => word.to_owned(),
+    }
+}
+
+/// The files among the words, and behind the `=` of words.
+fn inputs_of(words: &[String], cwd: &Path) -> Vec<PathBuf> {
+    let paths =
+        words.iter().skip(1).map(|word| match word.strip_prefix('-').and_then(|flag| flag.split_once('=')) {
+            Some((_, value)) => value,
+            None => word,
+        });
+    let files = paths.map(Path::new).filter(|path| cwd.join(path).is_file());
+    let mut files: Vec<PathBuf> = files.map(Path::to_owned).collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// The arguments that the driver is asked about: those in the key, with the outputs and the source at `/dev/null`. The
+/// name of a header unit is looked for, not opened.
 fn probe_arguments(invocation: &Invocation) -> Vec<String> {
-    let mut args = invocation.keyed_words();
+    let mut args = invocation.keyed_words(str::to_owned);
     if invocation.object.is_some() && invocation.bmi.is_some() {
         args.push("-fmodule-output=/dev/null".to_owned());
     }
-    args.extend(["-x", invocation.language.word(), "/dev/null", "-o", "/dev/null"].map(str::to_owned));
+    let source = match invocation.source_file() {
+        Some(_) => "/dev/null".to_owned(),
+        None => invocation.source.to_string_lossy().into_owned(),
+    };
+    args.extend(["-x".to_owned(), invocation.language.word().to_owned(), source]);
+    args.extend(["-o", "/dev/null"].map(str::to_owned));
     args
 }
 
@@ -145,11 +311,14 @@ fn subdirectories(path: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn write_cc1(cc1: &Cc1, looked_at: &[PathBuf]) -> String {
-    let mut text = format!("{}\n", cc1.lines);
-    for (is_system, directory) in cc1.search.lines() {
-        let kind = if is_system { "system" } else { "user" };
-        let _ = writeln!(text, "{kind} {}", escape(directory.as_os_str().as_bytes()));
+fn write_memo(driver: &Driver, looked_at: &[PathBuf]) -> String {
+    let mut text = format!("{}\n", driver.lines);
+    let system = |is_system| if is_system { "system" } else { "user" };
+    let directories = driver.search.lines().map(|(is_system, path)| (system(is_system), path));
+    let inputs = driver.inputs.iter().map(|path| ("input", path.as_path()));
+    let programs = driver.programs.iter().map(|path| ("program", path.as_path()));
+    for (kind, path) in directories.chain(inputs).chain(programs) {
+        let _ = writeln!(text, "{kind} {}", escape(path.as_os_str().as_bytes()));
     }
     for path in looked_at {
         let id = id_of(path).map_or_else(|| "absent".to_owned(), |id| format!("is {id}"));
@@ -158,17 +327,25 @@ fn write_cc1(cc1: &Cc1, looked_at: &[PathBuf]) -> String {
     text
 }
 
-fn read_cc1(path: &Path, cwd: &Path) -> Option<Cc1> {
+fn read_memo(path: &Path, cwd: &Path) -> Option<Driver> {
     let Sealed::Whole(body) = sealed::read(path, MAX_MEMO) else { return None };
     let text = String::from_utf8(body).ok()?;
     let (digest, lines) = text.split_once('\n')?;
     let path_of = |escaped| Some(PathBuf::from(OsStr::from_bytes(&unescape(escaped)?)));
-    let mut search = Vec::new();
+    let (mut search, mut inputs, mut programs) = (Vec::new(), Vec::new(), Vec::new());
     for line in lines.lines() {
         let (kind, rest) = line.split_once(' ')?;
         let (expected, path) = match kind {
             "system" | "user" => {
                 search.push((kind == "system", path_of(rest)?));
+                continue;
+            }
+            "input" => {
+                inputs.push(path_of(rest)?);
+                continue;
+            }
+            "program" => {
+                programs.push(path_of(rest)?);
                 continue;
             }
             "is" => FileId::parse(rest).map(|(id, path)| (Some(id), path))?,
@@ -179,5 +356,34 @@ fn read_cc1(path: &Path, cwd: &Path) -> Option<Cc1> {
             return None;
         }
     }
-    Some(Cc1 { lines: digest.parse().ok()?, search: SearchPath::from_lines(search.into_iter(), cwd) })
+    let search = SearchPath::from_lines(search.into_iter(), cwd);
+    Some(Driver { lines: digest.parse().ok()?, search, inputs, programs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn paths_below_a_base_are_spelled_but_not_in_macros() {
+        let bases = Bases::parse("/a/p").unwrap();
+        let line =
+            "clang -I /a/p/i -I/a/p/j -D X=/a/p -fdebug-prefix-map=/a/p=. -fdebug-compilation-dir=/a/p /b";
+        assert_eq!(
+            keyed_words(&words(line), &bases),
+            words("clang -I <base>/i -I<base>/j -D X=/a/p -fdebug-prefix-map=<base>=. /b")
+        );
+    }
+
+    #[test]
+    fn what_we_do_not_follow_is_refused_whoever_asked_for_it() {
+        assert!(refuse(&words("clang -load x.so"), false).is_err());
+        assert!(refuse(&words("clang -O2 -split-dwarf-output x"), false).is_ok());
+        assert!(refuse(&words("clang -O2 -split-dwarf-output x"), true).is_err());
+        assert!(refuse(&words("clang -fmodule-file=m=x"), true).is_err());
+    }
 }

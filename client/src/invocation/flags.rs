@@ -2,6 +2,14 @@
 //!
 //! Every row is a fact that a test walks over. Where two rows match, the longer spelling wins.
 
+mod language;
+mod table;
+
+pub use language::{LANGUAGE_FLAGS, LANGUAGE_VALUES};
+pub use table::{CC1_TABLE, GCC_BYPASS, LONG_FORMS, TABLE};
+
+use super::Family;
+
 /// How a flag is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -24,6 +32,16 @@ pub enum Effect {
     KeyAndCwd,
     /// Like [`Effect::Key`]; the value is a path, and a relative one is relative to the directory the compiler runs in.
     KeyPath,
+    /// Like [`Effect::KeyPath`]; and what it leads the driver to may change without it, so the driver is asked anew each
+    /// time. Files that the driver then names are inputs.
+    KeyInput,
+    /// Like [`Effect::Key`]; and the driver is asked anew each time.
+    AskAnew,
+    /// Like [`Effect::Key`]; the value is `OLD=NEW` or a path, which is written into outputs and never opened.
+    PrefixMap,
+    /// Like [`Effect::AskAnew`]; and outputs hold the absolute names of the directory and of the main output, so that
+    /// neither base directories nor another name of the output apply.
+    Absolute,
     /// It changes neither outputs nor diagnostics.
     Quiet,
     /// It says what the command makes or reads.
@@ -47,10 +65,12 @@ pub enum Role {
     BmiBesideObject,
     /// `-fmodule-output=F`
     BmiOutput,
-    /// `-fmodule-file=NAME=F`
+    /// `-fmodule-file=NAME=F`, `-fmodule-file=F`
     BmiInput,
     /// `-fprebuilt-module-path=DIR`
     PrebuiltPath,
+    /// `-fmodule-header[=user|system]`
+    HeaderUnit,
     /// `-MD`
     Depfile,
     /// `-MMD`
@@ -63,6 +83,22 @@ pub enum Role {
     QuotedDepfileTarget,
     /// `-MP`
     DepfilePhony,
+    /// `-include F`, `-imacros F`
+    ForcedInclude,
+    /// `-gsplit-dwarf`
+    SplitDwarf,
+    /// `--coverage`, `-ftest-coverage`
+    Coverage,
+    /// `-fsave-optimization-record`
+    OptimizationRecord,
+    /// `-fstack-usage`
+    StackUsage,
+    /// `--serialize-diagnostics F`
+    SerializedDiagnostics,
+    /// `-Xclang WORD`
+    CompilerWord,
+    /// `-Xpreprocessor WORD`, `-Wp,WORD,...`
+    PreprocessorWord,
 }
 
 /// One flag, or one family of flags that share a spelling.
@@ -76,326 +112,53 @@ pub struct Row {
     pub effect: Effect,
 }
 
-const fn row(spelling: &'static str, form: Form, effect: Effect) -> Row {
-    Row { spelling, form, effect }
+/// A flag's meaning and, where the value is joined to it, its value.
+pub fn find(arg: &str, family: Family) -> Option<(Form, Effect, &str)> {
+    if family == Family::Gcc
+        && let Some((_, reason)) = GCC_BYPASS.iter().find(|(spelling, _)| arg.starts_with(spelling))
+    {
+        return Some((Form::Exact, Effect::Bypass(reason), ""));
+    }
+    // A language flag is listed by its whole name, so it is more exact than any family in the table.
+    if is_language_flag(arg) {
+        return Some((Form::Exact, Effect::Key, ""));
+    }
+    find_row(TABLE, arg)
 }
 
-use Effect::{Bypass, Key, KeyAndCwd, KeyPath, Quiet};
-use Form::{Either, Exact, Joined, Separate};
+/// The meaning of a word for the compiler proper: what the driver passes on unseen.
+pub fn find_compiler_word(word: &str, family: Family) -> Option<(Form, Effect, &str)> {
+    let own = find_row(CC1_TABLE, word);
+    own.or_else(|| {
+        find(word, family)
+            .filter(|(_, effect, _)| matches!(effect, Effect::Key | Effect::KeyAndCwd | Effect::KeyPath))
+    })
+}
 
-/// Every flag but those of [`LANGUAGE_FLAGS`] and [`LANGUAGE_VALUES`].
-pub const TABLE: &[Row] = &[
-    // What the command makes and reads.
-    row("-c", Exact, Effect::Role(Role::Compile)),
-    row("--compile", Exact, Effect::Role(Role::Compile)),
-    row("--precompile", Exact, Effect::Role(Role::Precompile)),
-    row("-o", Either, Effect::Role(Role::Output)),
-    row("-x", Either, Effect::Role(Role::Language)),
-    row("-fmodule-output", Exact, Effect::Role(Role::BmiBesideObject)),
-    row("-fmodule-output=", Joined, Effect::Role(Role::BmiOutput)),
-    row("-fmodule-file=", Joined, Effect::Role(Role::BmiInput)),
-    row("-fprebuilt-module-path=", Joined, Effect::Role(Role::PrebuiltPath)),
-    row("-MD", Exact, Effect::Role(Role::Depfile)),
-    row("-MMD", Exact, Effect::Role(Role::UserDepfile)),
-    row("-MF", Either, Effect::Role(Role::DepfilePath)),
-    row("-MT", Either, Effect::Role(Role::DepfileTarget)),
-    row("-MQ", Either, Effect::Role(Role::QuotedDepfileTarget)),
-    row("-MP", Exact, Effect::Role(Role::DepfilePhony)),
-    // The preprocessor.
-    row("-D", Either, Key),
-    row("-U", Either, Key),
-    row("-I", Either, KeyPath),
-    row("-isystem", Either, KeyPath),
-    row("-iquote", Either, KeyPath),
-    row("-idirafter", Either, KeyPath),
-    row("-nostdinc", Exact, Key),
-    row("-nostdinc++", Exact, Key),
-    row("-nobuiltininc", Exact, Key),
-    row("-undef", Exact, Key),
-    // The language, the target, the optimiser.
-    row("-std=", Joined, Key),
-    row("-stdlib=", Joined, Key),
-    row("-ansi", Exact, Key),
-    row("-pthread", Exact, Key),
-    row("-O", Joined, Key),
-    row("-m", Joined, Key),
-    row("--target=", Joined, Key),
-    row("-target", Separate, Key),
-    // Diagnostics are replayed, so what shapes them is in the key.
-    row("-W", Joined, Key),
-    row("-w", Exact, Key),
-    row("-pedantic", Exact, Key),
-    row("-pedantic-errors", Exact, Key),
-    // Debug information holds the directory the compiler runs in.
-    row("-g", Exact, KeyAndCwd),
-    row("-g0", Exact, KeyAndCwd),
-    row("-g1", Exact, KeyAndCwd),
-    row("-g2", Exact, KeyAndCwd),
-    row("-g3", Exact, KeyAndCwd),
-    row("-ggdb", Exact, KeyAndCwd),
-    row("-ggdb0", Exact, KeyAndCwd),
-    row("-ggdb1", Exact, KeyAndCwd),
-    row("-ggdb2", Exact, KeyAndCwd),
-    row("-ggdb3", Exact, KeyAndCwd),
-    row("-gdwarf", Exact, KeyAndCwd),
-    row("-gdwarf-4", Exact, KeyAndCwd),
-    row("-gdwarf-5", Exact, KeyAndCwd),
-    row("-gline-tables-only", Exact, KeyAndCwd),
-    row("-gcolumn-info", Exact, KeyAndCwd),
-    row("-gno-column-info", Exact, KeyAndCwd),
-    row("-gz", Joined, KeyAndCwd),
-    // For the linker; here they at most make a warning.
-    row("-L", Either, Key),
-    row("-l", Joined, Key),
-    row("-pipe", Exact, Quiet),
-    // Not cached, and why.
-    row("-E", Exact, Bypass("preprocess-only")),
-    row("-S", Exact, Bypass("assembly-output")),
-    row("-M", Exact, Bypass("preprocess-only")),
-    row("-MM", Exact, Bypass("preprocess-only")),
-    row("-MG", Exact, Bypass("missing-headers-allowed")),
-    row("-MV", Exact, Bypass("depfile-format")),
-    row("-MJ", Either, Bypass("compilation-database")),
-    row("-###", Exact, Bypass("driver-query")),
-    row("-v", Exact, Bypass("driver-query")),
-    row("-Xclang", Separate, Bypass("xclang")),
-    row("-Xpreprocessor", Separate, Bypass("xpreprocessor")),
-    row("-Xassembler", Separate, Bypass("xassembler")),
-    row("-Wp,", Joined, Bypass("xpreprocessor")),
-    row("-Wa,", Joined, Bypass("xassembler")),
-    row("-mllvm", Either, Bypass("mllvm")),
-    row("-include", Either, Bypass("forced-include")),
-    row("-imacros", Either, Bypass("forced-include")),
-    row("-include-pch", Separate, Bypass("precompiled-header")),
-    row("-isysroot", Either, Bypass("sysroot")),
-    row("--sysroot", Either, Bypass("sysroot")),
-    row("-B", Either, Bypass("program-path")),
-    row("--gcc-toolchain=", Joined, Bypass("gcc-toolchain")),
-    row("--gcc-install-dir=", Joined, Bypass("gcc-toolchain")),
-    row("--config", Joined, Bypass("config-file")),
-    row("-gsplit-dwarf", Joined, Bypass("split-dwarf")),
-    row("-gmodules", Exact, Bypass("debug-modules")),
-    row("-grecord-command-line", Exact, Bypass("command-line-in-output")),
-    row("-frecord-command-line", Exact, Bypass("command-line-in-output")),
-    row("-grecord-gcc-switches", Exact, Bypass("command-line-in-output")),
-    row("-frecord-gcc-switches", Exact, Bypass("command-line-in-output")),
-    row("--coverage", Exact, Bypass("coverage")),
-    row("-fprofile", Joined, Bypass("profile")),
-    row("-fcoverage", Joined, Bypass("coverage")),
-    row("-ftest-coverage", Exact, Bypass("coverage")),
-    row("-ftime-trace", Joined, Bypass("time-trace")),
-    row("-fsave-optimization-record", Joined, Bypass("optimization-record")),
-    row("-foptimization-record", Joined, Bypass("optimization-record")),
-    row("-fstack-usage", Exact, Bypass("stack-usage")),
-    row("-save-temps", Joined, Bypass("save-temps")),
-    row("--save-temps", Joined, Bypass("save-temps")),
-    row("--serialize-diagnostics", Separate, Bypass("serialized-diagnostics")),
-    row("-serialize-diagnostics", Separate, Bypass("serialized-diagnostics")),
-    row("-fplugin", Joined, Bypass("plugin")),
-    row("-fpass-plugin", Joined, Bypass("plugin")),
-    row("-fsanitize", Joined, Bypass("sanitizer")),
-    row("-fxray", Joined, Bypass("xray")),
-    row("-fmodules", Joined, Bypass("implicit-modules")),
-    row("-fcxx-modules", Exact, Bypass("implicit-modules")),
-    row("-fmodule-map-file=", Joined, Bypass("implicit-modules")),
-    row("-fimplicit-modules", Exact, Bypass("implicit-modules")),
-    row("-fmodule-name=", Joined, Bypass("implicit-modules")),
-    row("-fmodule-header", Joined, Bypass("header-unit")),
-    row("-emit-llvm", Exact, Bypass("llvm-output")),
-    row("-fsyntax-only", Exact, Bypass("no-output")),
-    row("--analyze", Exact, Bypass("analyzer")),
-    row("-R", Joined, Bypass("remarks")),
-];
-
-/// Flags `-fNAME` and `-fno-NAME` that change what is generated or said, and neither name nor find a file.
-pub const LANGUAGE_FLAGS: &[&str] = &[
-    "PIC",
-    "PIE",
-    "access-control",
-    "addrsig",
-    "aligned-allocation",
-    "aligned-new",
-    "ansi-escape-codes",
-    "approx-func",
-    "associative-math",
-    "asynchronous-unwind-tables",
-    "autolink",
-    "builtin",
-    "caret-diagnostics",
-    "char8_t",
-    "color-diagnostics",
-    "common",
-    "complete-member-pointers",
-    "constant-cfstrings",
-    "coroutines",
-    "cxx-exceptions",
-    "data-sections",
-    "debug-macro",
-    "debug-types-section",
-    "declspec",
-    "delayed-template-parsing",
-    "delete-null-pointer-checks",
-    "diagnostics-color",
-    "diagnostics-fixit-info",
-    "diagnostics-show-hotness",
-    "diagnostics-show-note-include-stack",
-    "diagnostics-show-option",
-    "diagnostics-show-template-tree",
-    "digraphs",
-    "dollars-in-identifiers",
-    "elide-constructors",
-    "elide-type",
-    "eliminate-unused-debug-types",
-    "exceptions",
-    "experimental-library",
-    "fast-math",
-    "finite-loops",
-    "finite-math-only",
-    "fixed-point",
-    "force-emit-vtables",
-    "freestanding",
-    "function-sections",
-    "gnu-keywords",
-    "gnu89-inline",
-    "honor-infinities",
-    "honor-nans",
-    "hosted",
-    "ident",
-    "implicit-module-maps",
-    "inline",
-    "inline-functions",
-    "inline-hint-functions",
-    "integrated-as",
-    "jump-tables",
-    "keep-static-consts",
-    "limit-debug-info",
-    "lto",
-    "math-errno",
-    "merge-all-constants",
-    "merge-constants",
-    "modules-reduced-bmi",
-    "ms-extensions",
-    "omit-frame-pointer",
-    "openmp",
-    "openmp-simd",
-    "operator-names",
-    "optimize-sibling-calls",
-    "pack-struct",
-    "pch-timestamp",
-    "pic",
-    "pie",
-    "plt",
-    "pseudo-probe-for-profiling",
-    "reciprocal-math",
-    "relaxed-template-template-args",
-    "rounding-math",
-    "rtti",
-    "rtti-data",
-    "semantic-interposition",
-    "short-enums",
-    "short-wchar",
-    "show-column",
-    "show-source-location",
-    "signaling-math",
-    "signed-char",
-    "signed-zeros",
-    "sized-deallocation",
-    "skip-odr-check-in-gmf",
-    "slp-vectorize",
-    "spell-checking",
-    "split-lto-unit",
-    "stack-check",
-    "stack-clash-protection",
-    "stack-protector",
-    "stack-protector-all",
-    "stack-protector-strong",
-    "standalone-debug",
-    "strict-aliasing",
-    "strict-enums",
-    "strict-float-cast-overflow",
-    "strict-overflow",
-    "strict-return",
-    "strict-vtable-pointers",
-    "threadsafe-statics",
-    "trapping-math",
-    "trigraphs",
-    "unique-basic-block-section-names",
-    "unique-section-names",
-    "unroll-loops",
-    "unsafe-math-optimizations",
-    "unsigned-char",
-    "unwind-tables",
-    "use-cxa-atexit",
-    "use-init-array",
-    "vectorize",
-    "virtual-function-elimination",
-    "visibility-inlines-hidden",
-    "visibility-inlines-hidden-static-local-var",
-    "whole-program-vtables",
-    "wrapv",
-    "zero-initialized-in-bss",
-];
-
-/// Flags `-fNAME=VALUE` of the same kind.
-pub const LANGUAGE_VALUES: &[&str] = &[
-    "align-functions",
-    "align-loops",
-    "bracket-depth",
-    "cf-protection",
-    "constexpr-backtrace-limit",
-    "constexpr-depth",
-    "constexpr-steps",
-    "debug-prefix-map",
-    "diagnostics-color",
-    "diagnostics-format",
-    "diagnostics-show-category",
-    "error-limit",
-    "exec-charset",
-    "ffp-contract",
-    "file-prefix-map",
-    "fp-contract",
-    "fp-exception-behavior",
-    "fp-model",
-    "input-charset",
-    "lax-vector-conversions",
-    "lto",
-    "lto-jobs",
-    "macro-backtrace-limit",
-    "macro-prefix-map",
-    "max-type-align",
-    "message-length",
-    "openmp",
-    "operator-arrow-depth",
-    "pack-struct",
-    "spell-checking-limit",
-    "stack-protector",
-    "strict-flex-arrays",
-    "template-backtrace-limit",
-    "template-depth",
-    "tls-model",
-    "trivial-auto-var-init",
-    "use-ld",
-    "veclib",
-    "visibility",
-    "wchar-type",
-    "zero-call-used-regs",
-];
-
-/// A flag's meaning and, where the value is joined to it, its value.
-pub fn find(arg: &str) -> Option<(Form, Effect, &str)> {
+fn find_row<'a>(table: &[Row], arg: &'a str) -> Option<(Form, Effect, &'a str)> {
     let matches = |row: &&Row| match row.form {
-        Exact | Separate => arg == row.spelling,
-        Joined | Either => arg.starts_with(row.spelling),
+        Form::Exact | Form::Separate => arg == row.spelling,
+        Form::Joined | Form::Either => arg.starts_with(row.spelling),
     };
-    let found = TABLE.iter().filter(matches).max_by_key(|row| row.spelling.len());
-    // A language flag is listed by its whole name, so it is more exact than any family in the table.
-    if language_flag(arg) {
-        return Some((Exact, Key, ""));
-    }
+    let found = table.iter().filter(matches).max_by_key(|row| row.spelling.len());
     found.map(|row| (row.form, row.effect, arg.strip_prefix(row.spelling).unwrap_or_default()))
 }
 
-fn language_flag(arg: &str) -> bool {
+/// The short spelling of a long one: `--define-macro=X` is `-DX`.
+pub fn short_form(arg: &str) -> Option<String> {
+    let long = arg.starts_with("--");
+    long.then(|| {
+        LONG_FORMS.iter().find_map(|(long, short)| {
+            let value = arg.strip_prefix(long)?;
+            if value.is_empty() {
+                return Some((*short).to_owned());
+            }
+            value.strip_prefix('=').map(|value| format!("{short}{value}"))
+        })
+    })?
+}
+
+fn is_language_flag(arg: &str) -> bool {
     let Some(name) = arg.strip_prefix("-f") else { return false };
     match name.split_once('=') {
         Some((name, _)) => LANGUAGE_VALUES.contains(&name),
@@ -409,6 +172,8 @@ fn language_flag(arg: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::Effect::{Bypass, Key, KeyPath};
+    use super::Form::{Either, Exact, Joined};
     use super::*;
 
     #[test]
@@ -424,32 +189,35 @@ mod tests {
     #[test]
     fn every_row_is_found_by_its_own_spelling() {
         for row in TABLE {
-            let (form, effect, value) = find(row.spelling).unwrap();
+            let (form, effect, value) = find(row.spelling, Family::Clang).unwrap();
             assert_eq!((form, effect, value), (row.form, row.effect, ""), "{}", row.spelling);
         }
     }
 
     #[test]
     fn the_longer_spelling_wins() {
-        assert_eq!(find("-Wp,-MD,x"), Some((Joined, Bypass("xpreprocessor"), "-MD,x")));
-        assert_eq!(find("-Wall"), Some((Joined, Key, "all")));
-        assert_eq!(find("-mllvm"), Some((Either, Bypass("mllvm"), "")));
-        assert_eq!(find("-march=native"), Some((Joined, Key, "arch=native")));
-        assert_eq!(find("-isystem/opt"), Some((Either, KeyPath, "/opt")));
-        assert_eq!(find("-Idir"), Some((Either, KeyPath, "dir")));
-        assert_eq!(find("-fmodules-reduced-bmi"), Some((Exact, Key, "")));
         assert_eq!(
-            find("-fmodules-cache-path=x"),
+            find("-Wp,-MD,x", Family::Clang),
+            Some((Joined, Effect::Role(Role::PreprocessorWord), "-MD,x"))
+        );
+        assert_eq!(find("-Wall", Family::Clang), Some((Joined, Key, "all")));
+        assert_eq!(find("-mllvm", Family::Clang), Some((Either, Bypass("mllvm"), "")));
+        assert_eq!(find("-march=native", Family::Clang), Some((Joined, Key, "arch=native")));
+        assert_eq!(find("-isystem/opt", Family::Clang), Some((Either, KeyPath, "/opt")));
+        assert_eq!(find("-Idir", Family::Clang), Some((Either, KeyPath, "dir")));
+        assert_eq!(find("-fmodules-reduced-bmi", Family::Clang), Some((Exact, Key, "")));
+        assert_eq!(
+            find("-fmodules-cache-path=x", Family::Clang),
             Some((Joined, Bypass("implicit-modules"), "-cache-path=x"))
         );
-        assert_eq!(find("-fno-builtin-memcpy"), Some((Exact, Key, "")));
-        assert_eq!(find("-fprofile-use=x"), Some((Joined, Bypass("profile"), "-use=x")));
+        assert_eq!(find("-fno-builtin-memcpy", Family::Clang), Some((Exact, Key, "")));
+        assert_eq!(find("-fprofile-use=x", Family::Clang), Some((Joined, Bypass("profile"), "-use=x")));
     }
 
     #[test]
     fn a_flag_without_a_row_is_not_found() {
         for arg in ["-fnever-heard-of-it", "-fvisibility", "--brand-new", "-Z", "-fno-", "-f"] {
-            assert_eq!(find(arg), None, "{arg}");
+            assert_eq!(find(arg, Family::Clang), None, "{arg}");
         }
     }
 }

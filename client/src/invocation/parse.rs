@@ -4,61 +4,40 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::flags::{self, Effect, Form, Role};
-use super::{Arg, BmiInput, BmiOutput, Bypass, Depfile, Invocation, Kind, Language, response};
+use super::{
+    Arg, BmiInput, BmiOutput, Bypass, Depfile, Extra, Family, Invocation, Kind, Language, PathArg, response,
+};
 
 /// Reads the arguments behind the compiler's name.
 pub(super) fn parse(
     args: &[OsString],
+    family: Family,
     read_response: &dyn Fn(&Path) -> Option<String>,
 ) -> Result<Invocation, Bypass> {
-    let words = expand(args, read_response)?;
-    let mut parser = Parser::default();
+    let words = response::expand(args, read_response)?;
+    let mut parser = Parser::new(family);
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
-        parser.take(word, &mut rest)?;
+        parser.take(&word.text, word.modmap, &mut rest.by_ref().map(|word| word.text.clone()))?;
     }
     parser.finish()
 }
 
-/// A word, and whether it came from a response file of CMake's module maps.
-struct Word {
-    text: String,
-    modmap: bool,
-}
+/// What an argument must not hold: its value is not in the key.
+const NOT_IN_KEY: [(&str, &str); 5] = [
+    ("__DATE__", "time-macro"),
+    ("__TIME__", "time-macro"),
+    ("__TIMESTAMP__", "time-macro"),
+    ("__has_include", "computed-probe"),
+    ("__has_embed", "computed-probe"),
+];
 
-/// The most arguments, after expansion, and their total size in bytes, that a new process surely takes.
-const MAX_WORDS: usize = 50_000;
-const MAX_WORD_BYTES: usize = 1024 * 1024;
-
-fn expand(args: &[OsString], read_response: &dyn Fn(&Path) -> Option<String>) -> Result<Vec<Word>, Bypass> {
-    let mut words = Vec::with_capacity(args.len());
-    for arg in args {
-        let text = arg.to_str().ok_or_else(|| Bypass::new("not-utf8", arg.to_string_lossy()))?;
-        let Some(path) = text.strip_prefix('@') else {
-            words.push(Word { text: text.to_owned(), modmap: false });
-            continue;
-        };
-        let content = read_response(Path::new(path)).ok_or_else(|| Bypass::new("response-file", path))?;
-        let modmap = path.ends_with(".modmap");
-        for text in response::split(&content)? {
-            if text.starts_with('@') {
-                return Err(Bypass::new("nested-response-file", path));
-            }
-            words.push(Word { text, modmap });
-        }
-    }
-    let bytes: usize = words.iter().map(|word| word.text.len() + 1).sum();
-    if words.len() > MAX_WORDS || bytes > MAX_WORD_BYTES {
-        return Err(Bypass::new("too-many-arguments", format!("{} arguments", words.len())));
-    }
-    Ok(words)
-}
-
-#[derive(Default)]
 struct Parser {
+    family: Family,
     args: Vec<Arg>,
     precompile: bool,
     compile: bool,
+    header_unit: bool,
     source: Option<PathBuf>,
     language: Option<Language>,
     output: Option<String>,
@@ -70,36 +49,110 @@ struct Parser {
     depfile_path: Option<String>,
     depfile_target: Option<(&'static str, String)>,
     phony: bool,
+    forced_includes: Vec<PathBuf>,
+    /// Files beside the object that are named after it.
+    beside: Vec<(pcmcache_shared::Role, &'static str)>,
+    serialized: Option<String>,
+    /// What goes to the compiler proper unseen by the driver.
+    compiler_words: Vec<String>,
     holds_cwd: bool,
+    absolute: bool,
+    asks_anew: bool,
 }
 
 impl Parser {
-    fn take<'w>(&mut self, word: &Word, rest: &mut impl Iterator<Item = &'w Word>) -> Result<(), Bypass> {
-        let text = word.text.as_str();
-        if text == "-" || !text.starts_with('-') {
-            return self.take_source(text);
+    fn new(family: Family) -> Self {
+        Self {
+            family,
+            args: Vec::new(),
+            precompile: false,
+            compile: false,
+            header_unit: false,
+            source: None,
+            language: None,
+            output: None,
+            bmi_output: None,
+            bmis: Vec::new(),
+            prebuilt_paths: Vec::new(),
+            depfile: false,
+            user_depfile: false,
+            depfile_path: None,
+            depfile_target: None,
+            phony: false,
+            forced_includes: Vec::new(),
+            beside: Vec::new(),
+            serialized: None,
+            compiler_words: Vec::new(),
+            holds_cwd: false,
+            absolute: false,
+            asks_anew: false,
         }
-        let (form, effect, joined) = flags::find(text).ok_or_else(|| Bypass::new("unknown-flag", text))?;
+    }
+
+    fn take(
+        &mut self,
+        given: &str,
+        modmap: bool,
+        rest: &mut dyn Iterator<Item = String>,
+    ) -> Result<(), Bypass> {
+        if given == "-" || !given.starts_with('-') {
+            return self.take_source(given);
+        }
+        if let Some((_, reason)) = NOT_IN_KEY.iter().find(|(word, _)| given.contains(word)) {
+            return Err(Bypass::new(reason, given));
+        }
+        let short = flags::short_form(given);
+        let text = short.as_deref().unwrap_or(given);
+        let (form, effect, joined) =
+            flags::find(text, self.family).ok_or_else(|| Bypass::new("unknown-flag", text))?;
         let separate = form == Form::Separate || form == Form::Either && joined.is_empty();
         let value = match (effect, separate) {
             (Effect::Bypass(reason), _) => return Err(Bypass::new(reason, text)),
             (_, false) => joined.to_owned(),
-            (_, true) => rest.next().ok_or_else(|| Bypass::new("missing-value", text))?.text.clone(),
+            (_, true) => rest.next().ok_or_else(|| Bypass::new("missing-value", text))?,
         };
-        let whole = || if separate { vec![text.to_owned(), value.clone()] } else { vec![text.to_owned()] };
+        if let Some((_, reason)) = NOT_IN_KEY.iter().find(|(word, _)| value.contains(word)) {
+            return Err(Bypass::new(reason, given));
+        }
         match effect {
-            Effect::Bypass(reason) => return Err(Bypass::new(reason, text)),
-            Effect::Role(role) => return self.take_role(role, text, value, word.modmap),
-            Effect::Quiet => self.args.push(Arg::Quiet(text.to_owned())),
-            Effect::Key => self.args.push(Arg::Key(whole())),
-            Effect::KeyAndCwd => {
-                self.holds_cwd = true;
-                self.args.push(Arg::Key(whole()));
+            Effect::Role(role) => self.take_role(role, text, value, modmap),
+            Effect::Quiet => {
+                self.args.push(Arg::Quiet(text.to_owned()));
+                Ok(())
             }
-            Effect::KeyPath => {
+            Effect::Key
+            | Effect::KeyAndCwd
+            | Effect::KeyPath
+            | Effect::KeyInput
+            | Effect::AskAnew
+            | Effect::PrefixMap
+            | Effect::Absolute
+            | Effect::Bypass(_) => self.take_key(effect, text, value, separate),
+        }
+    }
+
+    /// A flag that enters the key.
+    fn take_key(&mut self, effect: Effect, text: &str, value: String, separate: bool) -> Result<(), Bypass> {
+        self.holds_cwd |= matches!(effect, Effect::KeyAndCwd | Effect::Absolute);
+        self.absolute |= effect == Effect::Absolute;
+        self.asks_anew |= matches!(effect, Effect::KeyInput | Effect::AskAnew | Effect::Absolute);
+        let flag = text.strip_suffix(&value).unwrap_or(text).to_owned();
+        match effect {
+            Effect::KeyPath | Effect::KeyInput => {
                 self.holds_cwd |= Path::new(&value).is_relative();
-                self.args.push(Arg::Key(whole()));
+                self.args.push(Arg::Path(PathArg { flag, path: value, separate }));
             }
+            Effect::PrefixMap => {
+                let at = value.find('=').unwrap_or(value.len());
+                let (old, rest) = value.split_at(at);
+                self.args.push(Arg::PrefixMap { flag, old: old.to_owned(), rest: rest.to_owned() });
+            }
+            Effect::Key | Effect::KeyAndCwd | Effect::AskAnew | Effect::Absolute => {
+                let words = if separate { vec![text.to_owned(), value] } else { vec![text.to_owned()] };
+                self.args.push(Arg::Key(words));
+            }
+            Effect::Bypass(reason) => return Err(Bypass::new(reason, text)),
+            Effect::Quiet | Effect::Role(_) => return Err(Bypass::new("internal", text)),
         }
         Ok(())
     }
@@ -117,6 +170,7 @@ impl Parser {
     }
 
     fn take_role(&mut self, role: Role, text: &str, value: String, modmap: bool) -> Result<(), Bypass> {
+        use pcmcache_shared::Role as Made;
         match role {
             Role::Compile => {
                 self.compile = true;
@@ -125,6 +179,10 @@ impl Parser {
             Role::Precompile => {
                 self.precompile = true;
                 self.args.push(Arg::Action("--precompile"));
+            }
+            Role::HeaderUnit => {
+                self.header_unit = true;
+                self.args.push(Arg::Key(vec![text.to_owned()]));
             }
             Role::Output => once(&mut self.output, value, text)?,
             Role::Language => {
@@ -137,8 +195,7 @@ impl Parser {
             Role::BmiBesideObject => once(&mut self.bmi_output, (None, modmap), text)?,
             Role::BmiOutput => once(&mut self.bmi_output, (Some(value), modmap), text)?,
             Role::BmiInput => {
-                let (module, path) =
-                    value.split_once('=').ok_or_else(|| Bypass::new("unnamed-module-file", text))?;
+                let (module, path) = value.split_once('=').unwrap_or(("", &value));
                 self.bmis.push(BmiInput { module: module.to_owned(), path: PathBuf::from(path) });
                 self.args.push(Arg::Bmi(text.to_owned()));
             }
@@ -152,33 +209,116 @@ impl Parser {
             Role::DepfileTarget => once(&mut self.depfile_target, ("-MT", value), text)?,
             Role::QuotedDepfileTarget => once(&mut self.depfile_target, ("-MQ", value), text)?,
             Role::DepfilePhony => self.phony = true,
+            Role::ForcedInclude => {
+                self.holds_cwd |= Path::new(&value).is_relative();
+                self.forced_includes.push(PathBuf::from(&value));
+                let flag = if text.starts_with("-imacros") { "-imacros" } else { "-include" };
+                self.args.push(Arg::Path(PathArg { flag: flag.to_owned(), path: value, separate: true }));
+            }
+            Role::SplitDwarf => {
+                self.take_absolute(text);
+                self.beside.push((Made::SplitDwarf, "dwo"));
+            }
+            Role::Coverage => {
+                self.take_absolute(text);
+                if !self.beside.contains(&(Made::CoverageNotes, "gcno")) {
+                    self.beside.push((Made::CoverageNotes, "gcno"));
+                }
+            }
+            Role::OptimizationRecord => {
+                self.args.push(Arg::Key(vec![text.to_owned()]));
+                self.beside.push((Made::OptimizationRecord, "opt.yaml"));
+            }
+            Role::StackUsage => {
+                self.args.push(Arg::Key(vec![text.to_owned()]));
+                self.beside.push((Made::StackUsage, "su"));
+            }
+            Role::SerializedDiagnostics => once(&mut self.serialized, value, text)?,
+            Role::CompilerWord => {
+                self.compiler_words.push(value.clone());
+                self.args.push(Arg::Key(vec![text.to_owned(), value]));
+            }
+            Role::PreprocessorWord => self.take_preprocessor_words(text, value)?,
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Invocation, Bypass> {
+    fn take_absolute(&mut self, text: &str) {
+        (self.holds_cwd, self.absolute, self.asks_anew) = (true, true, true);
+        self.args.push(Arg::Key(vec![text.to_owned()]));
+    }
+
+    /// `-Wp,-MD,F` asks for a depfile; all else goes to the compiler proper.
+    fn take_preprocessor_words(&mut self, text: &str, value: String) -> Result<(), Bypass> {
+        if text != "-Xpreprocessor" {
+            let mut words = value.split(',');
+            let first = words.next().unwrap_or_default();
+            if let flag @ ("-MD" | "-MMD") = first {
+                let [Some(path), None] = [words.next(), words.next()] else {
+                    return Err(Bypass::new("xpreprocessor", text));
+                };
+                *(if flag == "-MD" { &mut self.depfile } else { &mut self.user_depfile }) = true;
+                return once(&mut self.depfile_path, path.to_owned(), text);
+            }
+            self.compiler_words.extend(value.split(',').map(str::to_owned));
+            self.args.push(Arg::Key(vec![text.to_owned()]));
+            return Ok(());
+        }
+        self.compiler_words.push(value.clone());
+        self.args.push(Arg::Key(vec![text.to_owned(), value]));
+        Ok(())
+    }
+
+    /// What goes past the driver must be no more than a key either.
+    fn check_compiler_words(&mut self) -> Result<(), Bypass> {
+        let words = std::mem::take(&mut self.compiler_words);
+        let mut rest = words.iter();
+        while let Some(word) = rest.next() {
+            let unknown = || Bypass::new("xclang", word);
+            let (form, effect, joined) = flags::find_compiler_word(word, self.family).ok_or_else(unknown)?;
+            let separate = form == Form::Separate || form == Form::Either && joined.is_empty();
+            let value = if separate { rest.next().ok_or_else(unknown)? } else { joined };
+            match effect {
+                Effect::Key => {}
+                Effect::KeyAndCwd => self.holds_cwd = true,
+                Effect::KeyPath => self.holds_cwd |= Path::new(value).is_relative(),
+                Effect::Bypass(reason) => return Err(Bypass::new(reason, word)),
+                Effect::KeyInput
+                | Effect::AskAnew
+                | Effect::PrefixMap
+                | Effect::Absolute
+                | Effect::Quiet
+                | Effect::Role(_) => return Err(unknown()),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Invocation, Bypass> {
+        self.check_compiler_words()?;
         let source = self.source.clone().ok_or_else(|| Bypass::new("not-a-compile", "no source"))?;
         let language = self.language_of(&source)?;
         let kind = self.kind(language)?;
-        if kind == Kind::BmiToObject && !self.prebuilt_paths.is_empty() {
-            // Nothing tells which BMIs this loads.
-            return Err(Bypass::new("prebuilt-path-with-bmi-source", source.to_string_lossy()));
-        }
         let output = match self.output.as_deref() {
             Some("" | "-") => return Err(Bypass::new("standard-output", "-o -")),
             Some(path) => PathBuf::from(path),
             None => default_output(&source, kind),
         };
         Ok(Invocation {
+            family: self.family,
             kind,
             language,
             bmi: self.bmi_output(kind, language, &output)?,
             depfile: self.depfile(kind, &output)?,
-            object: (kind != Kind::Precompile).then_some(output),
+            extras: self.extras(kind, &output)?,
+            object: matches!(kind, Kind::Object | Kind::BmiToObject).then_some(output),
             source,
+            forced_includes: self.forced_includes,
             bmis: self.bmis,
             prebuilt_paths: self.prebuilt_paths,
             holds_cwd: self.holds_cwd,
+            absolute: self.absolute,
+            asks_anew: self.asks_anew,
             args: self.args,
         })
     }
@@ -192,22 +332,29 @@ impl Parser {
     }
 
     fn kind(&self, language: Language) -> Result<Kind, Bypass> {
+        use Language::{Bmi, C, Cxx, CxxModule, Header, SystemHeader, UserHeader};
         match (self.compile, self.precompile, language) {
             (true, true, _) => Err(Bypass::new("several-actions", "-c and --precompile")),
+            // Without -fmodule-header a header makes a precompiled header.
+            (_, true, UserHeader | SystemHeader) => Ok(Kind::HeaderUnit),
+            (false, _, Header | UserHeader | SystemHeader) if self.header_unit => Ok(Kind::HeaderUnit),
+            (false, true, Header) => Err(Bypass::new("precompile", language.word())),
+            (_, _, Header | UserHeader | SystemHeader) => Err(Bypass::new("language", language.word())),
+            (_, _, _) if self.header_unit => Err(Bypass::new("header-unit", language.word())),
             (false, false, _) => Err(Bypass::new("not-a-compile", "neither -c nor --precompile")),
-            (true, false, Language::Bmi) => Ok(Kind::BmiToObject),
-            (true, false, Language::C | Language::Cxx | Language::CxxModule) => Ok(Kind::Object),
-            (false, true, Language::CxxModule) => Ok(Kind::Precompile),
-            (false, true, Language::C | Language::Cxx | Language::Bmi) => {
-                Err(Bypass::new("precompile", language.word()))
-            }
+            (true, false, Bmi) => Ok(Kind::BmiToObject),
+            (true, false, C | Cxx | CxxModule) => Ok(Kind::Object),
+            (false, true, CxxModule) => Ok(Kind::Precompile),
+            (false, true, C | Cxx | Bmi) => Err(Bypass::new("precompile", language.word())),
         }
     }
 
     fn bmi_output(&self, kind: Kind, language: Language, output: &Path) -> Result<Option<BmiOutput>, Bypass> {
         let is_interface = language == Language::CxxModule;
         match (kind, &self.bmi_output) {
-            (Kind::Precompile, None) => Ok(Some(BmiOutput { path: output.to_owned(), restat: false })),
+            (Kind::Precompile | Kind::HeaderUnit, None) => {
+                Ok(Some(BmiOutput { path: output.to_owned(), restat: false }))
+            }
             (Kind::Object, Some((path, restat))) if is_interface => {
                 let path = path.as_ref().map_or_else(|| output.with_extension("pcm"), PathBuf::from);
                 Ok(Some(BmiOutput { path, restat: *restat }))
@@ -237,6 +384,22 @@ impl Parser {
             phony: self.phony,
         }))
     }
+
+    fn extras(&self, kind: Kind, output: &Path) -> Result<Vec<Extra>, Bypass> {
+        // What else these make beside a BMI, and with two jobs, was not looked into.
+        let is_plain = kind == Kind::Object && self.bmi_output.is_none();
+        if !self.beside.is_empty() && !is_plain {
+            return Err(Bypass::new("extra-outputs-of-module", output.to_string_lossy()));
+        }
+        let beside = self.beside.iter();
+        let beside = beside.map(|(role, end)| Extra { role: *role, path: output.with_extension(end) });
+        let role = pcmcache_shared::Role::SerializedDiagnostics;
+        let serialized = self.serialized.iter().map(|path| Extra { role, path: PathBuf::from(path) });
+        let mut extras: Vec<Extra> = beside.chain(serialized).collect();
+        extras.sort_by_key(|extra| extra.role);
+        extras.dedup();
+        Ok(extras)
+    }
 }
 
 fn once<T>(place: &mut Option<T>, value: T, text: &str) -> Result<(), Bypass> {
@@ -247,7 +410,10 @@ fn once<T>(place: &mut Option<T>, value: T, text: &str) -> Result<(), Bypass> {
 }
 
 fn default_output(source: &Path, kind: Kind) -> PathBuf {
-    let extension = if kind == Kind::Precompile { "pcm" } else { "o" };
+    let extension = match kind {
+        Kind::Precompile | Kind::HeaderUnit => "pcm",
+        Kind::Object | Kind::BmiToObject => "o",
+    };
     let name = source.file_name().unwrap_or(OsStr::new("a"));
     Path::new(name).with_extension(extension)
 }

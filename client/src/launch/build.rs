@@ -1,21 +1,26 @@
 //! A miss: compile into stages, keep what was made, publish it, put the canonical outputs in place.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::{ActionKey, ActionResult, Cost, Digest, Output, ReleaseReason, Role, failpoint};
+use pcmcache_shared::{
+    ActionKey, ActionResult, Cost, Digest, IncludeSet, Output, ReleaseReason, Role, failpoint,
+};
 
 use super::Stop;
 use super::restore::destinations;
 use super::session::{Hit, Known, Session, Task};
+use super::turn;
+use crate::bases::MARK;
 use crate::compiler::run::{Ran, run};
+use crate::depfile::Rules;
 use crate::inputs::{self, Uncacheable};
-use crate::invocation::{Arg, Bypass, Invocation, Language};
+use crate::invocation::{Arg, Bypass, Invocation, Kind, Language};
 use crate::key;
 use crate::local::Store;
 use crate::local::lock::Lock;
@@ -73,18 +78,15 @@ impl Plan {
         let invocation = &task.invocation;
         let mut args: Vec<OsString> = Vec::new();
         for arg in &invocation.args {
-            match arg {
-                Arg::Key(words) => args.extend(words.iter().map(OsString::from)),
-                Arg::Quiet(word) | Arg::Bmi(word) | Arg::PrebuiltPath(word) => args.push(word.into()),
-                Arg::Action(action) => args.push((*action).into()),
-                Arg::Source => {
-                    if invocation.language != Language::Bmi {
-                        args.extend(["-x".into(), invocation.language.word().into()]);
-                    }
-                    args.push(invocation.source.clone().into());
+            args.extend(arg.words().into_iter().map(OsString::from));
+            if *arg == Arg::Source {
+                if invocation.language != Language::Bmi {
+                    args.extend(["-x".into(), invocation.language.word().into()]);
                 }
+                args.push(invocation.source.clone().into());
             }
         }
+        self.add_extras(&mut args);
         let main = self.staged(Role::Object).or(self.staged(Role::Bmi)).unwrap_or(Path::new(""));
         args.extend(["-o".into(), main.into()]);
         if let (Some(_), Some(bmi)) = (&invocation.object, self.staged(Role::Bmi)) {
@@ -95,9 +97,42 @@ impl Plan {
             args.extend(key::EMBED.map(OsString::from));
         }
         if task.colour {
-            args.push(key::COLOUR.into());
+            args.push(key::colour(invocation.family).into());
         }
         args
+    }
+
+    /// What names its files after the main output finds them in its stage. Where the name gets into outputs, it is the
+    /// final one.
+    fn add_extras(&self, args: &mut Vec<OsString>) {
+        for (role, staged, path) in &self.files {
+            let mut cc1 = |words: &[&OsStr]| {
+                args.extend(words.iter().flat_map(|word| [OsStr::new("-Xclang"), word]).map(OsStr::to_owned));
+            };
+            match role {
+                Role::SplitDwarf => cc1(&[
+                    "-split-dwarf-file".as_ref(),
+                    path.as_os_str(),
+                    "-split-dwarf-output".as_ref(),
+                    staged.as_os_str(),
+                ]),
+                Role::CoverageNotes => {
+                    let data = absolute(path).with_extension("gcda");
+                    cc1(&[&os::join_name(&["-coverage-notes-file=".as_ref(), staged.as_os_str()])]);
+                    cc1(&[&os::join_name(&["-coverage-data-file=".as_ref(), data.as_os_str()])]);
+                }
+                Role::SerializedDiagnostics => {
+                    args.extend(["--serialize-diagnostics".into(), staged.clone().into()]);
+                }
+                Role::Stdout
+                | Role::Stderr
+                | Role::Depfile
+                | Role::Object
+                | Role::Bmi
+                | Role::OptimizationRecord
+                | Role::StackUsage => {}
+            }
+        }
     }
 
     fn add_listing(&self, invocation: &Invocation, args: &mut Vec<OsString>) {
@@ -205,14 +240,14 @@ impl Session {
             Ok(known) => known,
             Err(uncacheable) => {
                 self.uncacheable(&uncacheable);
-                self.note_embedded(&store, built);
+                self.note_embedded(task, &store, built);
                 if let Some(lease) = lease {
                     lease.release(ReleaseReason::Uncacheable);
                 }
                 return None;
             }
         };
-        let result = match self.put_outputs(built, &store) {
+        let result = match self.put_outputs(task, built, &store) {
             Ok(result) => result,
             Err(error) => {
                 self.fault("local_store", &error);
@@ -268,7 +303,8 @@ impl Session {
             return Err(Uncacheable::new("missing-output", role.to_string()));
         }
         let (listing, graph) = (built.plan.listing.as_deref(), built.plan.graph.as_deref());
-        let set = self.inputs.learn(&task.invocation, listing, graph, built.start)?;
+        let headers = self.imported_headers(task);
+        let set = self.inputs.learn(&task.invocation, listing, graph, headers, built.start)?;
         self.refuse_foreign_bmis(task, &set)?;
         self.inputs.unchanged_since(built.start)?;
         let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
@@ -276,18 +312,28 @@ impl Session {
         Ok(Known { recipe: Some(recipe.ok_or_else(gone)?), set })
     }
 
+    /// The headers that the header units on the command line were made of.
+    fn imported_headers(&mut self, task: &Task) -> Vec<PathBuf> {
+        let Some(store) = self.store.clone() else { return Vec::new() };
+        let unnamed = task.invocation.bmis.iter().filter(|bmi| bmi.module.is_empty());
+        let entries = unnamed.filter_map(|bmi| store.embedded(self.inputs.digest(&bmi.path).ok()?));
+        entries.flat_map(|bmi| bmi.headers).map(|header| task.bases.path(&header)).collect()
+    }
+
     /// Copies the outputs into the local store.
-    fn put_outputs(&self, built: &Built, store: &Store) -> io::Result<ActionResult> {
+    fn put_outputs(&self, task: &Task, built: &Built, store: &Store) -> io::Result<ActionResult> {
         let mut outputs = Vec::new();
         for (role, staged, _) in &built.plan.files {
-            let (digest, size) = store.put_file(staged)?;
+            let is_spelled = *role == Role::Depfile && !task.bases.is_empty();
+            let (digest, size) =
+                if is_spelled { put_depfile(task, staged, store)? } else { store.put_file(staged)? };
             outputs.push(Output { role: *role, digest, size });
         }
         for (role, said) in [(Role::Stdout, &built.ran.stdout), (Role::Stderr, &built.ran.stderr)] {
-            let said =
-                said.as_ref().ok_or_else(|| io::Error::other(format!("{role} is too long to keep")))?;
+            let said = said.as_ref().and_then(|said| task.bases.spell_text(said));
+            let said = said.ok_or_else(|| io::Error::other(format!("{role} cannot be kept")))?;
             if !said.is_empty() {
-                outputs.push(Output { role, digest: store.put_blob(said)?, size: said.len() as u64 });
+                outputs.push(Output { role, digest: store.put_blob(&said)?, size: said.len() as u64 });
             }
         }
         let cost = Cost { wall_ms: u64::try_from(built.ran.wall.as_millis()).unwrap_or(u64::MAX) };
@@ -352,12 +398,19 @@ impl Session {
         }
     }
 
-    /// Our own BMIs have their sources embedded, whether they are cached or not.
-    fn note_embedded(&mut self, store: &Store, built: &Built) {
+    /// Our own BMIs have their sources embedded, whether they are cached or not. Macros come out of a header unit, and
+    /// what they ask for when they are expanded is known only if all of it is.
+    fn note_embedded(&mut self, task: &Task, store: &Store, built: &Built) {
         let Some(bmi) = built.plan.staged(Role::Bmi) else { return };
+        if task.invocation.kind == Kind::HeaderUnit {
+            return;
+        }
+        // Which modules it loads along the prebuilt paths is not known.
+        let mut known = turn::embedded(task, &IncludeSet::default());
+        known.imports.push(String::new());
         let noted = fs_err::File::open(bmi)
             .and_then(pcmcache_shared::digest::hash_reader)
-            .and_then(|(digest, _)| store.mark_embedded(digest));
+            .and_then(|(digest, _)| store.mark_embedded(digest, &known));
         if let Err(error) = noted {
             self.fault("local_store", &error);
         }
@@ -372,6 +425,22 @@ fn strip_depfile(task: &Task, built: &Built) -> Result<(), Uncacheable> {
     }
     let stripped = inputs::without_bmis(listing)?;
     fs_err::write(listing, stripped).map_err(|error| Uncacheable::new("depfile", error.to_string()))
+}
+
+/// A depfile as other checkouts can use it: what is below a base directory is spelled.
+fn put_depfile(task: &Task, staged: &Path, store: &Store) -> io::Result<(Digest, u64)> {
+    let not_understood = || io::Error::other(format!("{} is not understood", staged.display()));
+    let text = fs_err::read_to_string(staged)?;
+    if text.contains(MARK) {
+        return Err(not_understood());
+    }
+    let rules = Rules::parse(&text).ok_or_else(not_understood)?;
+    let text = rules.spelled(|name| task.bases.spell(name)).text();
+    Ok((store.put_blob(text.as_bytes())?, text.len() as u64))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    os::working_directory().map_or_else(|_| path.to_owned(), |cwd| cwd.join(path))
 }
 
 fn unplaceable(error: io::Error) -> Bypass {

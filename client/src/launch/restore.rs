@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use pcmcache_shared::staged::{StagedFile, Whole};
+use pcmcache_shared::staged::{Durability, StagedFile, Whole};
 use pcmcache_shared::{Output, Role, failpoint};
 
 use super::Stop;
 use super::session::{Hit, Session, Task};
+use crate::depfile::Rules;
 use crate::invocation::{Bypass, Invocation};
+use crate::local::Store;
 use crate::stage::{self, Stages};
 
 /// What the compiler wrote to its standard streams.
@@ -20,7 +22,8 @@ pub(super) fn destinations(invocation: &Invocation) -> Vec<(Role, &Path)> {
     let depfile = invocation.depfile.as_ref().map(|depfile| (Role::Depfile, depfile.path.as_path()));
     let object = invocation.object.as_deref().map(|path| (Role::Object, path));
     let bmi = invocation.bmi.as_ref().map(|bmi| (Role::Bmi, bmi.path.as_path()));
-    depfile.into_iter().chain(object).chain(bmi).collect()
+    let extras = invocation.extras.iter().map(|extra| (extra.role, extra.path.as_path()));
+    depfile.into_iter().chain(extras).chain(object).chain(bmi).collect()
 }
 
 impl Session {
@@ -52,7 +55,13 @@ impl Session {
             }
             let stage =
                 StagedFile::create(stages.path_for(path).map_err(unwritable)?, 0o666).map_err(unwritable)?;
-            match store.copy_blob(output, stage).map_err(unwritable)? {
+            let is_spelled = role == Role::Depfile && !task.bases.is_empty();
+            let copied = if is_spelled {
+                copy_depfile(task, &store, output, stage)
+            } else {
+                store.copy_blob(output, stage)
+            };
+            match copied.map_err(unwritable)? {
                 Some(whole) => staged.push((whole, path.to_owned())),
                 None => {
                     self.fault("local_damaged", &format!("{role} {} of {}", output.digest, hit.action));
@@ -69,7 +78,7 @@ impl Session {
                 store.forget_result(hit.action);
                 return Ok(None);
             };
-            said.push((role, text));
+            said.push((role, task.bases.text(text)));
         }
         failpoint!("hit.staged");
         for (index, (whole, path)) in staged.into_iter().enumerate() {
@@ -92,10 +101,25 @@ impl Session {
     }
 }
 
+/// A stored depfile spells what is below a base directory; make is to find it in this checkout.
+fn copy_depfile(
+    task: &Task,
+    store: &Store,
+    output: &Output,
+    mut staged: StagedFile,
+) -> io::Result<Option<Whole>> {
+    let text = store.read_blob(output).and_then(|text| String::from_utf8(text).ok());
+    let Some(rules) = text.and_then(|text| Rules::parse(&text)) else { return Ok(None) };
+    let here = |name: &str| task.bases.path(Path::new(name)).to_string_lossy().into_owned();
+    staged.write_all(rules.spelled(here).text().as_bytes())?;
+    staged.finish(Durability::None).map(Some)
+}
+
 /// Says again what the compiler said.
 fn replay(role: Role, text: &[u8]) {
-    let _ = match role {
-        Role::Stdout => io::stdout().write_all(text).and_then(|()| io::stdout().flush()),
-        Role::Stderr | Role::Depfile | Role::Object | Role::Bmi => io::stderr().write_all(text),
+    let _ = if role == Role::Stdout {
+        io::stdout().write_all(text).and_then(|()| io::stdout().flush())
+    } else {
+        io::stderr().write_all(text)
     };
 }

@@ -5,14 +5,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use pcmcache_shared::recipe::Unit;
-use pcmcache_shared::{ActionKey, ActionResult, Claim, IncludeSet, Recipe};
+use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, IncludeSet, Recipe};
 
 use super::Stop;
+use super::restore::destinations;
+use crate::bases::{Bases, MARK};
 use crate::compiler::{self, Compiler};
 use crate::inputs::{Inputs, Uncacheable};
 use crate::interrupt::Interrupt;
 use crate::invocation::flags::Effect;
-use crate::invocation::{Arg, Bypass, Invocation, Kind, flags};
+use crate::invocation::{Arg, Bypass, Family, Invocation, Kind, flags};
 use crate::key::{self, Facts};
 use crate::local::Store;
 use crate::local::lock::Turn as LocalTurn;
@@ -42,6 +44,7 @@ pub(super) struct Task {
     pub(super) compiler: Compiler,
     pub(super) unit: Unit,
     pub(super) colour: bool,
+    pub(super) bases: Bases,
     /// The include sets known for the unit, newest first, with the recipes that they and the present files make.
     pub(super) known: Vec<Known>,
     /// Whether the result may be taken from and given to others.
@@ -90,23 +93,75 @@ impl Session {
     /// Finds out what the invocation's unit is.
     pub(super) fn task(&mut self, invocation: Invocation, compiler: Compiler) -> Result<Task, Bypass> {
         refuse_special_outputs(&invocation)?;
-        let variables = compiler::key_variables(&|name| std::env::var_os(name))?;
+        let variables = compiler::key_variables(compiler.family, &|name| std::env::var_os(name))?;
         let colour = wants_colour(&invocation);
-        let unreadable = |error: std::io::Error| Bypass::new("unreadable-input", error.to_string());
-        let source = self.inputs.digest(&invocation.source).map_err(unreadable)?;
-        let bmis = invocation
-            .bmis
-            .iter()
-            .map(|bmi| Ok((bmi.module.clone(), self.inputs.digest(&bmi.path)?)))
-            .collect::<Result<_, _>>()
-            .map_err(unreadable)?;
-        let cwd = os::working_directory().map_err(unreadable)?;
-        let cc1 = compiler.cc1(&invocation, self.store.as_ref(), &cwd)?;
-        self.inputs.look_in(cc1.search);
-        let facts =
-            Facts { compiler: compiler.identity, cc1: cc1.lines, cwd, variables, source, bmis, colour };
+        let source = invocation.source_file().map(|source| self.inputs.digest(source)).transpose();
+        let source = source.map_err(|error| unreadable(&error))?;
+        let bmis = self.named_bmis(&invocation, source)?;
+        let cwd = os::working_directory().map_err(|error| unreadable(&error))?;
+        let bases = self.bases_for(&invocation)?;
+        let driver = compiler.ask(&invocation, self.store.as_ref(), &cwd, &bases)?;
+        let inputs = self.digests(&driver.inputs)?;
+        let mut identities = vec![compiler.identity];
+        for program in driver.programs {
+            let program = Compiler::identify_program(&program, self.store.as_ref(), self.inputs.memo())?;
+            identities.push(program);
+        }
+        self.inputs.look_in(driver.search, bases.clone());
+        let facts = Facts {
+            compiler: identities,
+            cc1: driver.lines,
+            cwd,
+            variables,
+            source,
+            bmis,
+            inputs,
+            colour,
+            bases: bases.clone(),
+        };
         let unit = key::unit(&invocation, &facts);
-        Ok(Task { invocation, compiler, unit, colour, known: Vec::new(), shareable: false })
+        Ok(Task { invocation, compiler, unit, colour, bases, known: Vec::new(), shareable: false })
+    }
+
+    /// The base directories, if they apply to this command. GCC's depfiles are not written again by us.
+    fn bases_for(&self, invocation: &Invocation) -> Result<Bases, Bypass> {
+        if self.settings.base_dirs.is_empty() || invocation.absolute || invocation.family == Family::Gcc {
+            return Ok(Bases::default());
+        }
+        let words = invocation.args.iter().flat_map(Arg::words);
+        let named = words.chain([invocation.source.to_string_lossy().into_owned()]);
+        match named.into_iter().find(|word| word.contains(MARK)) {
+            Some(word) => Err(Bypass::new("base-mark", word)),
+            None => Ok(self.settings.base_dirs.clone()),
+        }
+    }
+
+    fn digests(&mut self, paths: &[PathBuf]) -> Result<Vec<(PathBuf, Digest)>, Bypass> {
+        let digest = |path: &PathBuf| Ok((path.clone(), self.inputs.digest(path)?));
+        paths.iter().map(digest).collect::<std::io::Result<_>>().map_err(|error| unreadable(&error))
+    }
+
+    /// The BMIs that the command names, and for a BMI as the source those that it loads: nothing tells us about these
+    /// while it is compiled.
+    fn named_bmis(
+        &mut self,
+        invocation: &Invocation,
+        source: Option<Digest>,
+    ) -> Result<Vec<(String, Digest)>, Bypass> {
+        let mut named: Vec<(String, PathBuf)> =
+            invocation.bmis.iter().map(|bmi| (bmi.module.clone(), bmi.path.clone())).collect();
+        if invocation.kind == Kind::BmiToObject && !invocation.prebuilt_paths.is_empty() {
+            let unknown = || Bypass::new("foreign-bmi", invocation.source.to_string_lossy());
+            let embedded = self.store.as_ref().zip(source).and_then(|(store, bmi)| store.embedded(bmi));
+            for module in embedded.ok_or_else(unknown)?.imports {
+                if !named.iter().any(|(name, _)| *name == module) {
+                    let path = self.inputs.find_bmi(invocation, &module).ok_or_else(unknown)?;
+                    named.push((module, path));
+                }
+            }
+        }
+        let digest = |(module, path): (String, PathBuf)| Ok((module, self.inputs.digest(&path)?));
+        named.into_iter().map(digest).collect::<std::io::Result<_>>().map_err(|error| unreadable(&error))
     }
 
     /// Whether the result may be taken from others and given to them: there is a store, and every BMI that is named has
@@ -127,7 +182,7 @@ impl Session {
             bmis.push(task.invocation.source.clone());
         }
         let mut is_ours =
-            |path: &PathBuf| self.inputs.digest(path).is_ok_and(|digest| store.is_embedded(digest));
+            |path: &PathBuf| self.inputs.digest(path).is_ok_and(|digest| store.embedded(digest).is_some());
         match bmis.into_iter().find(|path| !is_ours(path)) {
             Some(path) => Err(Uncacheable::new("foreign-bmi", path.display().to_string())),
             None => Ok(()),
@@ -232,11 +287,14 @@ impl Session {
     }
 }
 
+fn unreadable(error: &std::io::Error) -> Bypass {
+    Bypass::new("unreadable-input", error.to_string())
+}
+
 /// A rename onto a device, a directory or a link would not do what the compiler does.
 fn refuse_special_outputs(invocation: &Invocation) -> Result<(), Bypass> {
-    let depfile = invocation.depfile.as_ref().map(|depfile| &depfile.path);
-    let bmi = invocation.bmi.as_ref().map(|bmi| &bmi.path);
-    match invocation.object.iter().chain(depfile).chain(bmi).find(|path| !stage::is_replaceable(path)) {
+    let outputs = destinations(invocation).into_iter().map(|(_, path)| path);
+    match outputs.into_iter().find(|path| !stage::is_replaceable(path)) {
         Some(path) => Err(Bypass::new("special-output", path.display().to_string())),
         None => Ok(()),
     }
@@ -246,9 +304,16 @@ fn refuse_special_outputs(invocation: &Invocation) -> Result<(), Bypass> {
 fn wants_colour(invocation: &Invocation) -> bool {
     let says = |arg: &Arg| match arg {
         Arg::Key(words) => words.iter().any(|word| {
-            word.contains("color") && flags::find(word).is_some_and(|(_, effect, _)| effect == Effect::Key)
+            word.contains("color")
+                && flags::find(word, invocation.family).is_some_and(|(_, effect, _)| effect == Effect::Key)
         }),
-        Arg::Quiet(_) | Arg::Bmi(_) | Arg::PrebuiltPath(_) | Arg::Action(_) | Arg::Source => false,
+        Arg::Path(_)
+        | Arg::PrefixMap { .. }
+        | Arg::Quiet(_)
+        | Arg::Bmi(_)
+        | Arg::PrebuiltPath(_)
+        | Arg::Action(_)
+        | Arg::Source => false,
     };
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     !dumb && os::stderr_is_terminal() && !invocation.args.iter().any(says)

@@ -1,17 +1,21 @@
 //! The server's part: look, learn include sets, get the right to build or wait for who has it.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, KnownSet};
 use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
+use pcmcache_shared::recipe::Learnt;
 use pcmcache_shared::staged::Durability;
 use pcmcache_shared::{ActionKey, IncludeSet, Recipe, Role};
 
 use super::Stop;
 use super::session::{Hit, Known, Session, Task};
+use crate::invocation::Kind;
 use crate::local::Store;
+use crate::local::embedded::Embedded;
 use crate::os;
 use crate::remote::breaker::{Breaker, State};
 use crate::remote::{self, Acquired, Lease, Remote, RemoteError};
@@ -151,7 +155,7 @@ impl Session {
     ) -> std::io::Result<()> {
         store.put_blob(recipe.text().as_bytes())?;
         if let Some(bmi) = result.output(Role::Bmi) {
-            store.mark_embedded(bmi.digest)?;
+            store.mark_embedded(bmi.digest, &embedded(task, set))?;
         }
         store.add_include_set(task.unit.key(), set)?;
         store.put_result(recipe.action_key(), result)
@@ -210,6 +214,22 @@ impl Session {
             self.counts.downloaded_bytes += downloaded;
         }
     }
+}
+
+/// What is known of a BMI that is made over this set.
+pub(super) fn embedded(task: &Task, set: &IncludeSet) -> Embedded {
+    let named = task.invocation.bmis.iter().map(|bmi| bmi.module.clone());
+    let found = set.iter().filter_map(|learnt| match learnt {
+        Learnt::Bmi(module) => Some(module.clone()),
+        Learnt::Absent(_) | Learnt::File(_) | Learnt::Passed(_) | Learnt::Present(_) => None,
+    });
+    let mut imports: Vec<String> = named.chain(found).collect();
+    imports.sort();
+    imports.dedup();
+    let is_header = task.invocation.kind == Kind::HeaderUnit;
+    let of_that_name = |file: &&Path| file.ends_with(&task.invocation.source);
+    let headers = set.iter().filter(|_| is_header).filter_map(Learnt::file).filter(of_that_name);
+    Embedded { imports, headers: headers.map(Path::to_owned).collect() }
 }
 
 enum Next {

@@ -1,0 +1,211 @@
+//! What sources ask about files without reading them: the operands of `__has_include` and `__has_embed`.
+//!
+//! They are looked for in the text, since no output of the compiler tells. Macros that wrap a probe are followed:
+//! after `#define HAS(x) __has_include(x)` each `HAS(<y>)` is a probe too. What cannot be followed makes the compile
+//! uncacheable, except in the system's headers, which probe for the system's headers. Where it is not known whether
+//! the compiler evaluates a probe, it is taken for one: that costs a compile, never a wrong hit.
+
+use std::collections::BTreeSet;
+
+use memchr::memmem;
+
+/// A probe for a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probe {
+    /// The name that is looked for.
+    pub name: String,
+    /// Whether it is looked for beside the file that asks, too.
+    pub quoted: bool,
+    /// Whether it is `__has_embed`, to which an empty file is another answer.
+    pub embed: bool,
+}
+
+/// A text that may hold probes.
+#[derive(Debug)]
+pub struct Text<'a> {
+    /// The text, with its continued lines joined.
+    pub bytes: &'a [u8],
+    /// Whether it is one of the compiler's or the system's.
+    pub is_system: bool,
+}
+
+/// Something is probed for that cannot be followed, in the text of this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotLiteral {
+    /// Which text.
+    pub text: usize,
+}
+
+const PROBES: [&str; 3] = ["__has_include", "__has_include_next", "__has_embed"];
+/// The most macros that wrap a probe.
+const MAX_WRAPPERS: usize = 64;
+
+/// The probes in these texts, each with the number of its text.
+pub fn find(texts: &[Text<'_>]) -> Result<BTreeSet<(usize, Probe)>, NotLiteral> {
+    let mut names: Vec<(String, bool)> =
+        PROBES.iter().map(|name| ((*name).to_owned(), name.ends_with("embed"))).collect();
+    let mut found = BTreeSet::new();
+    let mut next = 0;
+    while let Some((name, embed)) = names.get(next).cloned() {
+        next += 1;
+        for (number, text) in texts.iter().enumerate() {
+            for at in uses(text.bytes, &name) {
+                match read(text.bytes, at, &name) {
+                    Read::Nothing => {}
+                    Read::Operand(operand, quoted) => {
+                        found.insert((number, Probe { name: operand, quoted, embed }));
+                    }
+                    Read::Wrapper(wrapper) if names.len() < MAX_WRAPPERS => {
+                        if !names.iter().any(|(known, _)| *known == wrapper) {
+                            names.push((wrapper, embed));
+                        }
+                    }
+                    Read::Wrapper(_) | Read::Unknown if text.is_system => {}
+                    Read::Wrapper(_) | Read::Unknown => return Err(NotLiteral { text: number }),
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A text with its continued lines joined, as the compiler reads it.
+pub fn joined(text: Vec<u8>) -> Vec<u8> {
+    if memmem::find(&text, b"\\\n").is_none() && memmem::find(&text, b"\\\r\n").is_none() {
+        return text;
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_slice();
+    while let Some((first, tail)) = rest.split_first() {
+        match tail {
+            [b'\n', more @ ..] | [b'\r', b'\n', more @ ..] if *first == b'\\' => rest = more,
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+enum Read {
+    /// It is only asked whether there is such a thing, or it is spoken of in a comment.
+    Nothing,
+    /// A literal operand, and whether it is quoted.
+    Operand(String, bool),
+    /// The operand is a parameter of the macro of this name.
+    Wrapper(String),
+    /// None of these.
+    Unknown,
+}
+
+/// Where the name stands as a word of its own.
+fn uses<'a>(text: &'a [u8], name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let is_word = |byte: Option<&u8>| byte.is_some_and(|c| c.is_ascii_alphanumeric() || *c == b'_');
+    memmem::find_iter(text, name.as_bytes()).filter(move |at| {
+        let before = at.checked_sub(1).and_then(|before| text.get(before));
+        !is_word(before) && !is_word(text.get(at + name.len()))
+    })
+}
+
+fn read(text: &[u8], at: usize, name: &str) -> Read {
+    let line_start =
+        text.get(..at).and_then(|before| memchr::memrchr(b'\n', before)).map_or(0, |end| end + 1);
+    let before = text.get(line_start..at).unwrap_or_default();
+    let after = text.get(at + name.len()..).unwrap_or_default();
+    if is_in_comment(before) || is_asked_for(before) {
+        return Read::Nothing;
+    }
+    let Some(operand) = after.trim_ascii_start().strip_prefix(b"(") else { return Read::Unknown };
+    let operand = operand.trim_ascii_start();
+    let (quoted, end) = match operand.first() {
+        Some(b'"') => (true, b'"'),
+        Some(b'<') => (false, b'>'),
+        Some(_) | None => return wrapper(before, operand).map_or(Read::Unknown, Read::Wrapper),
+    };
+    let name = operand.get(1..).unwrap_or_default();
+    let end = name.iter().position(|c| *c == end || *c == b'\n');
+    let name = end.and_then(|end| name.get(..end)).and_then(|name| std::str::from_utf8(name).ok());
+    name.map_or(Read::Unknown, |name| Read::Operand(name.to_owned(), quoted))
+}
+
+/// Behind `//` in a line without quotes nothing is evaluated.
+fn is_in_comment(before: &[u8]) -> bool {
+    memmem::find(before, b"//").is_some_and(|at| {
+        let code = before.get(..at).unwrap_or_default();
+        !code.iter().any(|c| matches!(c, b'"' | b'\'' | b'*'))
+    })
+}
+
+/// Whether this ends with what asks for the name alone, or defines it.
+fn is_asked_for(before: &[u8]) -> bool {
+    let before = before.trim_ascii_end();
+    let before = before.strip_suffix(b"(").map_or(before, <[u8]>::trim_ascii_end);
+    [&b"defined"[..], b"ifdef", b"ifndef", b"elifdef", b"elifndef", b"define", b"undef"]
+        .iter()
+        .any(|word| before.ends_with(word))
+}
+
+/// The macro that this line defines, if the operand is a parameter of it.
+fn wrapper(line: &[u8], operand: &[u8]) -> Option<String> {
+    let line = std::str::from_utf8(line).ok()?.trim_start().strip_prefix('#')?.trim_start();
+    let (name, rest) = line.strip_prefix("define")?.trim_start().split_once('(')?;
+    let (parameters, _) = rest.split_once(')')?;
+    let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
+    let end = operand.iter().position(|c| !is_word(c)).unwrap_or(operand.len());
+    let operand = std::str::from_utf8(operand.get(..end)?).ok()?;
+    let is_parameter = parameters.split(',').any(|parameter| parameter.trim() == operand);
+    let is_name = !name.is_empty() && name.bytes().all(|c| is_word(&c));
+    (is_parameter && is_name).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probes(texts: &[&str]) -> Result<Vec<(usize, String, bool)>, NotLiteral> {
+        let texts: Vec<_> =
+            texts.iter().map(|text| Text { bytes: text.as_bytes(), is_system: false }).collect();
+        Ok(find(&texts)?.into_iter().map(|(text, probe)| (text, probe.name, probe.quoted)).collect())
+    }
+
+    #[test]
+    fn operands_are_read_and_what_is_no_probe_is_passed_over() {
+        let text = "#ifdef __has_include\n#if __has_include(<a/b.h>) || __has_include_next( \"c.h\" )\n#if defined(__has_include)\n// a __has_include(WORD) in prose\n__has_include__ __has_includes(x)";
+        let found = probes(&[text]).unwrap();
+        assert_eq!(found, [(0, "a/b.h".to_owned(), false), (0, "c.h".to_owned(), true)]);
+        assert_eq!(probes(&["__has_embed(\"x\" limit(1))"]).unwrap(), [(0, "x".to_owned(), true)]);
+    }
+
+    #[test]
+    fn macros_that_wrap_a_probe_are_followed_through_files() {
+        let texts = [
+            "#define HAS(x) __has_include(x)\n#else\n#define HAS(x) 0\n",
+            "# define ALSO( y , z ) HAS(y)\n",
+            "#if ALSO(<v.h>, 1)\n#if HAS(\"w.h\")\n",
+        ];
+        let found = probes(&texts).unwrap();
+        assert_eq!(found, [(2, "v.h".to_owned(), false), (2, "w.h".to_owned(), true)]);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_said() {
+        for text in [
+            "#if __has_include(NAME)",
+            "__has_include(\"open",
+            "#define PROBE __has_include\n",
+            "#define HAS(x) __has_include(y)",
+            "/* // */ #if __has_include(NAME)",
+        ] {
+            assert_eq!(probes(&["", text]), Err(NotLiteral { text: 1 }), "{text}");
+        }
+        let system = Text { bytes: b"__has_include(NAME)", is_system: true };
+        assert_eq!(find(&[system]), Ok(BTreeSet::new()));
+    }
+
+    #[test]
+    fn continued_lines_are_joined() {
+        assert_eq!(joined(b"__has_\\\ninclude(\\\r\n<x>)".to_vec()), b"__has_include(<x>)");
+        assert_eq!(joined(b"plain\\x\n".to_vec()), b"plain\\x\n");
+    }
+}
