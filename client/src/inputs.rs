@@ -270,6 +270,9 @@ impl Inputs {
             if let Some((_, reason)) = NOT_IN_KEY.iter().find(found) {
                 return Err(Uncacheable::new(reason, detail(path)));
             }
+            if !self.search.is_system(path) && probes::has_part_of(&text, &BUILT_IN) {
+                return Err(Uncacheable::new("computed-probe", detail(path)));
+            }
             if self.bases.is_named_in_directive(&text) {
                 return Err(Uncacheable::new("base-in-source", detail(path)));
             }
@@ -338,3 +341,7 @@ const NOT_IN_KEY: [(&str, &str); 4] = [
     ("__TIMESTAMP__", "time-macro"),
     (".incbin", "incbin"),
 ];
+
+/// Names whose meaning is not in the key, and which a macro could put together from parts.
+const BUILT_IN: [&str; 6] =
+    ["__has_include", "__has_include_next", "__has_embed", "__DATE__", "__TIME__", "__TIMESTAMP__"];

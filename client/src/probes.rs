@@ -16,8 +16,19 @@ pub struct Probe {
     pub name: String,
     /// Whether it is looked for beside the file that asks, too.
     pub quoted: bool,
-    /// Whether it is `__has_embed`, to which an empty file is another answer.
-    pub embed: bool,
+    /// How it asks.
+    pub kind: Kind,
+}
+
+/// How a probe asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `__has_include`: is there one?
+    Include,
+    /// `__has_include_next`: is there one behind the directory that the asking file is in?
+    IncludeNext,
+    /// `__has_embed`: is there one, and is it empty?
+    Embed,
 }
 
 /// A text that may hold probes.
@@ -36,28 +47,32 @@ pub struct NotLiteral {
     pub text: usize,
 }
 
-const PROBES: [&str; 3] = ["__has_include", "__has_include_next", "__has_embed"];
+const PROBES: [(&str, Kind); 3] = [
+    ("__has_include", Kind::Include),
+    ("__has_include_next", Kind::IncludeNext),
+    ("__has_embed", Kind::Embed),
+];
 /// The most macros that wrap a probe.
 const MAX_WRAPPERS: usize = 64;
 
 /// The probes in these texts, each with the number of its text.
 pub fn find(texts: &[Text<'_>]) -> Result<BTreeSet<(usize, Probe)>, NotLiteral> {
-    let mut names: Vec<(String, bool)> =
-        PROBES.iter().map(|name| ((*name).to_owned(), name.ends_with("embed"))).collect();
+    let mut names: Vec<(String, Kind)> =
+        PROBES.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
     let mut found = BTreeSet::new();
     let mut next = 0;
-    while let Some((name, embed)) = names.get(next).cloned() {
+    while let Some((name, kind)) = names.get(next).cloned() {
         next += 1;
         for (number, text) in texts.iter().enumerate() {
             for at in uses(text.bytes, &name) {
                 match read(text.bytes, at, &name) {
                     Read::Nothing => {}
                     Read::Operand(operand, quoted) => {
-                        found.insert((number, Probe { name: operand, quoted, embed }));
+                        found.insert((number, Probe { name: operand, quoted, kind }));
                     }
                     Read::Wrapper(wrapper) if names.len() < MAX_WRAPPERS => {
                         if !names.iter().any(|(known, _)| *known == wrapper) {
-                            names.push((wrapper, embed));
+                            names.push((wrapper, kind));
                         }
                     }
                     Read::Wrapper(_) | Read::Unknown if text.is_system => {}
@@ -87,6 +102,25 @@ pub fn joined(text: Vec<u8>) -> Vec<u8> {
     }
     out
 }
+
+/// Whether a word of this text is a part of one of the names: pasted to the rest of it, it would be that name.
+pub fn has_part_of(text: &[u8], names: &[&str]) -> bool {
+    let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
+    let words = text.split(|c| !is_word(c)).filter(|word| word.len() >= SHORTEST_PART);
+    let is_part = |word: &[u8]| {
+        !names.iter().any(|name| name.as_bytes() == word)
+            && names.iter().map(|name| name.as_bytes()).any(|name| {
+                word.len() < name.len()
+                    && (name.starts_with(word)
+                        || name.ends_with(word) && word.len() >= SHORTEST_END && word != b"include")
+            })
+    };
+    words.filter(|word| word.starts_with(b"_") || word.ends_with(b"_") || word.contains(&b'_')).any(is_part)
+}
+
+/// The shortest first part, and last part, of a name that is taken for one.
+const SHORTEST_PART: usize = 3;
+const SHORTEST_END: usize = 6;
 
 enum Read {
     /// It is only asked whether there is such a thing, or it is spoken of in a comment.
@@ -201,6 +235,17 @@ mod tests {
         }
         let system = Text { bytes: b"__has_include(NAME)", is_system: true };
         assert_eq!(find(&[system]), Ok(BTreeSet::new()));
+    }
+
+    #[test]
+    fn parts_of_a_name_that_could_be_pasted_are_seen() {
+        let names = ["__has_include", "__has_include_next", "__DATE__"];
+        for text in ["PASTE(__has_, include)", "a ## __DAT", "CAT(_,_has_include)", "CAT(__,DATE__)"] {
+            assert!(has_part_of(text.as_bytes(), &names), "{text}");
+        }
+        for text in ["#include <x>", "has_x __has_include __DATE__", "__x _E__"] {
+            assert!(!has_part_of(text.as_bytes(), &names), "{text}");
+        }
     }
 
     #[test]

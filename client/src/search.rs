@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 
 use pcmcache_shared::recipe::Learnt;
 
-use crate::probes::Probe;
+use crate::probes::{self, Probe};
 
 /// The directories that headers are looked for in, in order, absolute.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,11 +121,16 @@ impl SearchPath {
     pub fn look_up(&self, probe: &Probe, file: &Path) -> Vec<Learnt> {
         let beside = probe.quoted.then(|| self.cwd.join(file).parent().map(Path::to_owned)).flatten();
         let places = beside.iter().chain(&self.directories).map(|directory| directory.join(&probe.name));
-        match places.clone().find(|place| place.exists()) {
+        let found = |place: PathBuf| {
+            if place.exists() { Learnt::Present(place) } else { Learnt::Absent(place) }
+        };
+        match (places.clone().find(|place| place.exists()), probe.kind) {
+            // Which directory the asking file was found in is not known here.
+            (_, probes::Kind::IncludeNext) => places.map(found).collect(),
             // Whether what is to be embedded is empty counts as well.
-            Some(there) if probe.embed => vec![Learnt::File(there)],
-            Some(there) => vec![Learnt::Present(there)],
-            None => places.map(Learnt::Absent).collect(),
+            (Some(there), probes::Kind::Embed) => vec![Learnt::File(there)],
+            (Some(there), probes::Kind::Include) => vec![Learnt::Present(there)],
+            (None, _) => places.map(Learnt::Absent).collect(),
         }
     }
 
@@ -241,7 +246,7 @@ mod tests {
     fn a_probe_teaches_where_a_file_is_or_everywhere_it_is_not() {
         let dir = Scratch::new("probe", &["src/a.cpp", "two/there.h"]);
         let look_up = |name: &str, quoted| {
-            let probe = Probe { name: name.to_owned(), quoted, embed: false };
+            let probe = Probe { name: name.to_owned(), quoted, kind: probes::Kind::Include };
             dir.search().look_up(&probe, Path::new("src/a.cpp"))
         };
         assert_eq!(look_up("there.h", false), [Learnt::Present(dir.0.join("two/there.h"))]);

@@ -377,6 +377,9 @@ impl Parser {
         if self.depfile && self.user_depfile {
             return Err(Bypass::new("several-depfiles", "-MD and -MMD"));
         }
+        if self.depfile_path.as_deref() == Some("-") {
+            return Err(Bypass::new("standard-output", "-MF -"));
+        }
         Ok(wanted.then(|| Depfile {
             path: self.depfile_path.as_ref().map_or_else(|| output.with_extension("d"), PathBuf::from),
             system_headers: self.depfile,
