@@ -270,6 +270,9 @@ impl Inputs {
             if let Some((_, reason)) = NOT_IN_KEY.iter().find(found) {
                 return Err(Uncacheable::new(reason, detail(path)));
             }
+            if !self.search.is_system(path) && has_assembler_include(&text) {
+                return Err(Uncacheable::new("incbin", detail(path)));
+            }
             if !self.search.is_system(path) && probes::has_part_of(&text, &BUILT_IN) {
                 return Err(Uncacheable::new("computed-probe", detail(path)));
             }
@@ -332,6 +335,17 @@ fn unreadable(path: &Path) -> Uncacheable {
 fn read(path: &Path) -> Result<String, Uncacheable> {
     let small = fs_err::metadata(path).is_ok_and(|metadata| metadata.len() <= MAX_LISTING);
     small.then(|| fs_err::read_to_string(path).ok()).flatten().ok_or_else(|| unreadable(path))
+}
+
+/// Whether the text may tell the assembler to read a file, by `.incbin` or `.include` or parts of them.
+fn has_assembler_include(text: &[u8]) -> bool {
+    let has_assembler = memmem::find(text, b"asm").is_some();
+    has_assembler
+        && memmem::find_iter(text, b".inc").any(|at| match text.get(..at) {
+            Some([.., b'"' | b' ' | b'\t' | b';' | b'\n']) => true,
+            Some([.., b'\\', b't' | b'n']) => true,
+            Some(_) | None => at == 0,
+        })
 }
 
 /// What a text must not hold: the clock is not in the key, nor is what the assembler reads.

@@ -17,14 +17,37 @@ pub fn source() -> PathBuf {
 /// Configures the project on `machine`, with the launcher before its compiler. What CMake itself compiles to get to
 /// know the compiler is not of the project, and passes the cache by.
 pub fn configure(machine: &Machine) -> Finished {
+    configure_checkout(machine, &source(), "Release")
+}
+
+/// Configures another checkout of the project, for this type of build.
+pub fn configure_checkout(machine: &Machine, source: &Path, build_type: &str) -> Finished {
     let mut command = machine.command(tool::cmake());
-    command.env("PCMCACHE_MODE", "off").arg("-S").arg(source()).args(["-B", ".", "-G", "Ninja"]);
-    command.args(["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-stdlib=libc++"]);
+    command.env("PCMCACHE_MODE", "off").arg("-S").arg(source).args(["-B", ".", "-G", "Ninja"]);
+    command.arg(format!("-DCMAKE_BUILD_TYPE={build_type}")).arg("-DCMAKE_CXX_FLAGS=-stdlib=libc++");
     command.arg(format!("-DCMAKE_CXX_COMPILER={CLANG}"));
     command.arg(format!("-DCMAKE_CXX_STDLIB_MODULES_JSON={STDLIB}"));
     command.arg(format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", machine.launcher().display()));
     command.arg(format!("-DCMAKE_MAKE_PROGRAM={}", tool::ninja().display()));
     Process::start(command).finish().ok()
+}
+
+/// A checkout of the project in this directory.
+pub fn check_out(to: &Path) {
+    copy_tree(&source(), to);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs_err::create_dir_all(to).expect("a directory of the checkout");
+    for entry in fs_err::read_dir(from).expect("the project's sources") {
+        let entry = entry.expect("an entry of the project's sources");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs_err::copy(entry.path(), target).expect("a file of the checkout");
+        }
+    }
 }
 
 /// Starts the build of what was configured on `machine`.
