@@ -7,13 +7,14 @@ use std::process::Command;
 use pcmcache_tests::{Process, tool};
 
 /// What a user may set, and what the project's own design says of it.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 8] = [
     "PCMCACHE_DIR",
     "PCMCACHE_REMOTE",
     "PCMCACHE_SCOPE",
     "PCMCACHE_MODE",
     "PCMCACHE_WAIT",
     "PCMCACHE_TIMEOUT",
+    "PCMCACHE_MAX_SIZE",
     "PCMCACHE_LOG",
 ];
 
@@ -35,7 +36,7 @@ fn both_programs_say_who_they_are() {
 #[test]
 fn help_names_every_command_and_variable_of_the_launcher() {
     let help = said_by(tool::launcher(), &["--help"]);
-    for word in VARIABLES.into_iter().chain(["stats", "config", "clear", "COMPILER"]) {
+    for word in VARIABLES.into_iter().chain(["stats", "config", "trim", "clear", "COMPILER"]) {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
     let stats = said_by(tool::launcher(), &["stats", "--help"]);
@@ -63,7 +64,7 @@ fn readme_promises_no_flag_and_no_variable_that_is_not_there() {
     let readme = of_project("README.md");
     let mut known = said_by(tool::launcher(), &["--help"]) + &said_by(tool::server(), &["--help"]);
     known += &["deploy/quickstart.sh", "deploy/toolchain.sh", "tests/run.sh"].map(of_project).concat();
-    for command in ["stats", "config", "clear"] {
+    for command in ["stats", "config", "trim", "clear"] {
         known += &said_by(tool::launcher(), &[command, "--help"]);
     }
     let ours = readme.lines().filter(|line| line.contains("pcmcache"));

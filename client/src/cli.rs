@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::command;
 use crate::compiler::run;
 use crate::launch::launch;
+use crate::local::trim::TRIMMER;
 use crate::settings::Settings;
 
 /// What `--help` says below the commands.
@@ -39,6 +40,7 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
   PCMCACHE_TIMEOUT  how long the server may take to begin an answer, in seconds          [1]
   PCMCACHE_BASE_DIRS  directories, with colons between them, below which checkouts in other
                     places share results                               [none]
+  PCMCACHE_MAX_SIZE bound of the local store, like 500M, 10G, 5GiB; 0: none              [10GiB]
   PCMCACHE_LOG      file to append a line a launch to                  [none]
 
 Exit status: the compiler's own; 127 if there is no such compiler. Of a command: 0, 1 if it failed,
@@ -59,6 +61,8 @@ enum Command {
     Stats(command::stats::Stats),
     /// Show the settings, and where each comes from
     Config,
+    /// Remove from the local store what was not used for longest
+    Trim(command::trim::Trim),
     /// Remove everything from the local store
     Clear,
 }
@@ -74,6 +78,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
     }
     match rest.split_first() {
         Some((first, args)) if first == run::WATCH => run::watch(args.iter().cloned()),
+        Some((first, _)) if first == TRIMMER => command::trim::run_as_trimmer(&Settings::load()),
         Some((first, args)) if first == "--" && !args.is_empty() => launch_words(args),
         Some((first, _)) if !is_command(first) => launch_words(&rest),
         Some(_) | None => run_command(&rest),
@@ -109,6 +114,7 @@ fn run_command(words: &[OsString]) -> u8 {
     let done = match cli.command {
         Command::Stats(stats) => stats.run(&settings),
         Command::Config => command::config::run(&settings),
+        Command::Trim(trim) => trim.run(&settings),
         Command::Clear => command::clear::run(&settings),
     };
     match done {

@@ -3,6 +3,7 @@
 pub mod clear;
 pub mod config;
 pub mod stats;
+pub mod trim;
 
 use std::io::{self, Write};
 

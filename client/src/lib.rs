@@ -16,6 +16,7 @@ pub mod probes;
 pub mod remote;
 pub mod search;
 pub mod settings;
+pub mod size;
 pub mod stage;
 
 use std::process::ExitCode;

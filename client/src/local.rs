@@ -5,34 +5,46 @@
 //!   v1/                    another version of the format neither reads nor harms it
 //!     units/ab/KEY         sealed: the include sets known for a unit, newest first
 //!     results/ab/KEY       sealed: what an action made
+//!     commands/ab/KEY      sealed: the command behind a result, for who wants to know or to run it again
 //!     blobs/ab/DIGEST      bytes by their digest; recipes are blobs as well
 //!     embedded/ab/DIGEST   sealed: this BMI was made by us, with its sources embedded; what it imports
+//!     near/ab/NAME         sealed: the newest actions of one source, output or BMI, to explain a miss by
 //!     memo/ab/NAME         sealed: what was hashed or asked of the compiler before, see `memo`
 //!     locks/ab/CLAIM       flocked while a launcher works on the claim
 //!     stats/N              sealed counters
 //!     damaged/             what did not match its name or seal, moved aside for a person to look at
+//!     fill, trim.lock      how full the store is, see `fill`; who trims it, and when that was
 //! ```
 //!
 //! Invariant: an entry is used only after it was verified against its name or its seal, so a torn, cut or flipped
-//! one is a miss with a reason. Crash story: everything is written to a `.stage-*` file beside its place and renamed
-//! there; a killed launcher leaves at most a stage. Nothing is fsynced: a power cut costs entries, never correctness.
+//! one is a miss with a reason. Any entry may be gone at any moment, since `trim` keeps the store within its bound: that
+//! is a miss as well. The modification time of a sealed entry says when it was last used. Crash story: everything is
+//! written to a `.stage-*` file beside its place and renamed there; a killed launcher leaves at most a stage, and blobs
+//! that no result names. Nothing is fsynced: a power cut costs entries, never correctness.
 
+mod blobs;
 pub mod embedded;
+mod fill;
+pub mod inventory;
 pub mod lock;
 pub mod memo;
 pub mod sealed;
 pub mod stats;
+pub mod trim;
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pcmcache_shared::digest::copy_chunks;
-use pcmcache_shared::staged::{Durability, StagedFile, Whole};
-use pcmcache_shared::{ActionKey, ActionResult, Digest, IncludeSet, Output, UnitKey, api::limits};
+use pcmcache_shared::{ActionKey, ActionResult, IncludeSet, UnitKey, api::limits};
 
 use crate::os;
+use fill::Ledger;
 use sealed::Sealed;
+
+pub use blobs::Lost;
+pub use fill::TrimLock;
 
 /// The largest file of include sets, in bytes, and the largest result.
 const MAX_UNIT: u64 = 64 * 1024 * 1024;
@@ -44,6 +56,60 @@ const MAX_DAMAGED: usize = 100;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    ledger: Arc<Ledger>,
+}
+
+/// A kind of entry, which is a directory of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Include sets.
+    Units,
+    /// What actions made.
+    Results,
+    /// The commands behind the results.
+    Commands,
+    /// Bytes by their digest.
+    Blobs,
+    /// Marks of BMIs.
+    Embedded,
+    /// What is alike: actions of one source, or of one output.
+    Near,
+    /// What was hashed or asked before.
+    Memo,
+    /// One a claim.
+    Locks,
+    /// What was set aside.
+    Damaged,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Units,
+        Self::Results,
+        Self::Commands,
+        Self::Blobs,
+        Self::Embedded,
+        Self::Near,
+        Self::Memo,
+        Self::Locks,
+        Self::Damaged,
+    ];
+
+    /// The name of its directory.
+    pub const fn directory(self) -> &'static str {
+        match self {
+            Self::Units => "units",
+            Self::Results => "results",
+            Self::Commands => "commands",
+            Self::Blobs => "blobs",
+            Self::Embedded => "embedded",
+            Self::Near => "near",
+            Self::Memo => "memo",
+            Self::Locks => "locks",
+            Self::Damaged => "damaged",
+        }
+    }
 }
 
 /// Why there is no store to use. The build goes on without.
@@ -73,7 +139,7 @@ impl Store {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { root })
+        Ok(Self { root, ledger: Arc::default() })
     }
 
     /// Where the store's files are.
@@ -81,14 +147,18 @@ impl Store {
         &self.root
     }
 
-    fn entry(&self, kind: &str, name: &str) -> PathBuf {
+    fn directory(&self, kind: Kind) -> PathBuf {
+        self.root.join(kind.directory())
+    }
+
+    fn entry(&self, kind: Kind, name: &str) -> PathBuf {
         let shard = name.get(..2).unwrap_or(name);
-        self.root.join(kind).join(shard).join(name)
+        self.directory(kind).join(shard).join(name)
     }
 
     /// The include sets known for the unit, newest first.
     pub fn include_sets(&self, unit: UnitKey) -> Vec<IncludeSet> {
-        let path = self.entry("units", &unit.to_string());
+        let path = self.entry(Kind::Units, &unit.to_string());
         let Some(body) = self.read_sealed(&path, MAX_UNIT) else { return Vec::new() };
         let sets = std::str::from_utf8(&body).ok().and_then(|text| {
             text.split_terminator("end\n").map(|set| IncludeSet::parse(set).ok()).collect::<Option<Vec<_>>>()
@@ -109,12 +179,12 @@ impl Store {
         sets.insert(0, set.clone());
         sets.truncate(limits::MAX_SETS);
         let body: String = sets.iter().map(|set| set.text() + "end\n").collect();
-        sealed::write(&self.entry("units", &unit.to_string()), body.as_bytes())
+        self.write_sealed(Kind::Units, &unit.to_string(), body.as_bytes())
     }
 
     /// What the action made, if it is known here.
     pub fn result(&self, action: ActionKey) -> Option<ActionResult> {
-        let path = self.entry("results", &action.to_string());
+        let path = self.entry(Kind::Results, &action.to_string());
         let body = self.read_sealed(&path, MAX_RESULT)?;
         let result =
             serde_json::from_slice::<ActionResult>(&body).ok().filter(|result| result.check().is_ok());
@@ -126,89 +196,17 @@ impl Store {
 
     /// Remembers what the action made. Its blobs are here already.
     pub fn put_result(&self, action: ActionKey, result: &ActionResult) -> io::Result<()> {
-        sealed::write(&self.entry("results", &action.to_string()), &serde_json::to_vec(result)?)
+        self.write_sealed(Kind::Results, &action.to_string(), &serde_json::to_vec(result)?)
     }
 
     /// Forgets a result whose blobs turned out to be missing or damaged.
     pub fn forget_result(&self, action: ActionKey) {
-        let _ = fs_err::remove_file(self.entry("results", &action.to_string()));
+        let _ = fs_err::remove_file(self.entry(Kind::Results, &action.to_string()));
     }
 
-    /// Whether there is a blob of this name and size; its bytes are verified when it is used.
-    pub fn has_blob(&self, digest: Digest, size: u64) -> bool {
-        fs_err::symlink_metadata(self.blob_path(digest)).is_ok_and(|m| m.is_file() && m.len() == size)
-    }
-
-    /// Where a blob of this name is, or would be.
-    pub fn blob_path(&self, digest: Digest) -> PathBuf {
-        self.entry("blobs", &digest.to_string())
-    }
-
-    /// A stage for a blob whose name will be known when it is whole.
-    pub fn stage_blob(&self, digest: Digest) -> io::Result<StagedFile> {
-        sealed::create_beside(&self.blob_path(digest))
-    }
-
-    /// Keeps a blob that was staged and is what it should be.
-    pub fn keep_blob(&self, whole: Whole) -> io::Result<()> {
-        let path = self.blob_path(whole.digest());
-        whole.commit(&path)
-    }
-
-    /// Keeps these bytes as a blob.
-    pub fn put_blob(&self, bytes: &[u8]) -> io::Result<Digest> {
-        let digest = Digest::of(bytes);
-        if !self.has_blob(digest, bytes.len() as u64) {
-            let mut staged = self.stage_blob(digest)?;
-            staged.write_all(bytes)?;
-            self.keep_blob(staged.finish(Durability::None)?)?;
-        }
-        Ok(digest)
-    }
-
-    /// Keeps a copy of the file as a blob, and tells its digest and size.
-    pub fn put_file(&self, path: &Path) -> io::Result<(Digest, u64)> {
-        // Its name is known only when it was read, so it is staged on the level above.
-        let mut staged = sealed::create_beside(&self.root.join("blobs/unnamed"))?;
-        copy_chunks(&mut fs_err::File::open(path)?, &mut staged)?;
-        let whole = staged.finish(Durability::None)?;
-        let (digest, size) = (whole.digest(), whole.size());
-        let target = self.blob_path(digest);
-        if let Some(shard) = target.parent().filter(|shard| !shard.is_dir()) {
-            fs_err::create_dir_all(shard)?;
-        }
-        whole.commit(&target)?;
-        Ok((digest, size))
-    }
-
-    /// Copies a blob to `staged`, verified. `None`: it is not here, or it was damaged and is no longer here.
-    pub fn copy_blob(&self, output: &Output, mut staged: StagedFile) -> io::Result<Option<Whole>> {
-        let path = self.blob_path(output.digest);
-        let mut file = match fs_err::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if file.metadata()?.len() == output.size {
-            copy_chunks(&mut file, &mut staged)?;
-            let whole = staged.finish(Durability::None)?;
-            if whole.digest() == output.digest {
-                return Ok(Some(whole));
-            }
-        }
-        self.set_aside(&path);
-        Ok(None)
-    }
-
-    /// A small blob's bytes, verified.
-    pub fn read_blob(&self, output: &Output) -> Option<Vec<u8>> {
-        let path = self.blob_path(output.digest);
-        let bytes = fs_err::read(&path).ok()?;
-        if Digest::of(&bytes) == output.digest {
-            return Some(bytes);
-        }
-        self.set_aside(&path);
-        None
+    fn write_sealed(&self, kind: Kind, name: &str, body: &[u8]) -> io::Result<()> {
+        self.grew_by(body.len() as u64);
+        sealed::write(&self.entry(kind, name), body)
     }
 
     fn read_sealed(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {
@@ -224,7 +222,7 @@ impl Store {
 
     /// Moves a damaged entry out of the way: it is a miss from here on, and a person can look at it.
     pub fn set_aside(&self, path: &Path) {
-        let damaged = self.root.join("damaged");
+        let damaged = self.directory(Kind::Damaged);
         let name = path.file_name().unwrap_or_default();
         let _ = fs_err::create_dir_all(&damaged);
         let free = (0..MAX_DAMAGED)
@@ -239,13 +237,13 @@ impl Store {
 
     /// Removes everything that is stored, but for the locks that someone may hold.
     pub fn clear(&self) -> io::Result<()> {
-        for kind in ["results", "units", "blobs", "embedded", "memo", "damaged"] {
-            match fs_err::remove_dir_all(self.root.join(kind)) {
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Locks) {
+            match fs_err::remove_dir_all(self.directory(kind)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
         }
-        Ok(())
+        self.set_pages(self.pages(), 0)
     }
 }
 

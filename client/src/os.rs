@@ -9,8 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::process::{Pid, Signal};
 use rustix::time::ClockId;
 
@@ -28,6 +29,21 @@ impl Moment {
         Self { seconds: now.tv_sec, nanos: now.tv_nsec as i64 }
     }
 
+    /// When the file was last written, or renewed.
+    pub fn modified(metadata: &std::fs::Metadata) -> Self {
+        Self { seconds: metadata.mtime(), nanos: metadata.mtime_nsec() }
+    }
+
+    /// Whether it lies at least `age` before `now`.
+    pub fn is_before(self, now: Self, age: Duration) -> bool {
+        self.later(age) <= now
+    }
+
+    /// So much later.
+    pub fn later(self, by: Duration) -> Self {
+        Self { seconds: self.seconds.saturating_add_unsigned(by.as_secs()), ..self }
+    }
+
     /// Seconds since 1970, for expiries that outlive the process.
     pub fn seconds(self) -> i64 {
         self.seconds
@@ -39,7 +55,7 @@ impl Moment {
             if Self::now() > self {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_micros(500));
+            std::thread::sleep(Duration::from_micros(500));
         }
     }
 }
@@ -117,6 +133,22 @@ pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The time of last access stays, that of the last modification becomes now.
+const USED_NOW: Timestamps = Timestamps {
+    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+};
+
+/// Makes an open file's modification time now, if it is ours.
+pub fn renew_open(file: impl AsFd) {
+    let _ = rustix::fs::futimens(file, &USED_NOW);
+}
+
+/// Makes a file's modification time now, if it is there and ours.
+pub fn renew(path: &Path) {
+    let _ = rustix::fs::utimensat(CWD, path, &USED_NOW, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 /// This process's user.

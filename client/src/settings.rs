@@ -10,6 +10,7 @@ use std::time::Duration;
 use pcmcache_shared::Scope;
 
 use crate::bases::Bases;
+use crate::size::ByteSize;
 
 /// Which parts of the cache take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Settings {
     pub wait: Duration,
     /// How long the server may take to accept and to begin an answer.
     pub timeout: Duration,
+    /// The bound of the local store; none if it is 0.
+    pub max_size: Option<ByteSize>,
     /// Where to log; nowhere if not set.
     pub log: Option<PathBuf>,
     /// Checkouts in different places share what lies below these.
@@ -81,8 +84,10 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 9] =
-    ["dir", "remote", "token", "scope", "mode", "wait", "timeout", "log", "base_dirs"];
+pub const NAMES: [&str; 10] =
+    ["dir", "remote", "token", "scope", "mode", "wait", "timeout", "max_size", "log", "base_dirs"];
+/// The bound of the local store where nobody sets one.
+const MAX_SIZE: ByteSize = ByteSize(10 << 30);
 
 impl Settings {
     /// Reads the settings of this process.
@@ -103,6 +108,8 @@ impl Settings {
             seconds.map(Duration::from_secs_f64).ok_or("must be a number of seconds, 0 to 86400")
         };
         let text = |text: &str| Ok(text.to_owned());
+        let size =
+            |text: &str| text.parse().map_err(|_| "must be a size such as 500M, 10G or 5GiB; 0: no bound");
         Self {
             dir: dir.unwrap_or_else(|| cache_home.join("pcmcache")),
             remote: reader.take("remote", |text| {
@@ -119,6 +126,7 @@ impl Settings {
                 .unwrap_or(Mode::ReadWrite),
             wait: reader.take("wait", positive_seconds).unwrap_or(Duration::from_secs(300)),
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
+            max_size: Some(reader.take("max_size", size).unwrap_or(MAX_SIZE)).filter(|size| size.0 > 0),
             log: reader.take("log", |text| Ok(PathBuf::from(text))),
             base_dirs: reader.take("base_dirs", Bases::parse).unwrap_or_default(),
             sources: reader.sources,

@@ -35,6 +35,7 @@ fn value(settings: &Settings, name: &str) -> String {
         "mode" => Some(settings.mode.word().to_owned()),
         "wait" => Some(format!("{} s", settings.wait.as_secs_f64())),
         "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
+        "max_size" => settings.max_size.map(|size| size.to_string()),
         "log" => path(&settings.log),
         "base_dirs" => {
             Some(settings.base_dirs.directories().join(":")).filter(|directories| !directories.is_empty())

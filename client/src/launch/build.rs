@@ -236,7 +236,8 @@ impl Session {
         let examined = self.examine(task, built);
         let stripped = strip_depfile(task, built);
         let store = self.store.clone()?;
-        let known = match examined.and_then(|known| stripped.map(|()| known)) {
+        let examined = examined.and_then(|known| stripped.map(|()| known));
+        let known = match examined.and_then(|known| self.make_room(&store, built, &known).map(|()| known)) {
             Ok(known) => known,
             Err(uncacheable) => {
                 self.uncacheable(&uncacheable);
@@ -318,6 +319,20 @@ impl Session {
         let unnamed = task.invocation.bmis.iter().filter(|bmi| bmi.module.is_empty());
         let entries = unnamed.filter_map(|bmi| store.embedded(self.inputs.digest(&bmi.path).ok()?));
         entries.flat_map(|bmi| bmi.headers).map(|header| task.bases.path(&header)).collect()
+    }
+
+    /// Whether the local store has room. Where there is a server, what goes there must lie here first.
+    fn make_room(&self, store: &Store, built: &Built, known: &Known) -> Result<(), Uncacheable> {
+        let staged = built.plan.files.iter().map(|(_, staged, _)| staged);
+        let sizes = staged.filter_map(|staged| Some(fs_err::metadata(staged).ok()?.len()));
+        let said = [&built.ran.stdout, &built.ran.stderr].into_iter().flatten().map(|said| said.len() as u64);
+        let recipe = known.recipe.iter().map(|recipe| recipe.text().len() as u64);
+        if store.has_room_for(sizes.chain(said).chain(recipe), self.settings.max_size)
+            || self.remote.is_some()
+        {
+            return Ok(());
+        }
+        Err(Uncacheable::new("store-full", "a trim makes room for the next"))
     }
 
     /// Copies the outputs into the local store.

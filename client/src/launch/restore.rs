@@ -10,7 +10,7 @@ use super::Stop;
 use super::session::{Hit, Session, Task};
 use crate::depfile::Rules;
 use crate::invocation::{Bypass, Invocation};
-use crate::local::Store;
+use crate::local::{Lost, Store};
 use crate::stage::{self, Stages};
 
 /// What the compiler wrote to its standard streams.
@@ -62,23 +62,17 @@ impl Session {
                 store.copy_blob(output, stage)
             };
             match copied.map_err(unwritable)? {
-                Some(whole) => staged.push((whole, path.to_owned())),
-                None => {
-                    self.fault("local_damaged", &format!("{role} {} of {}", output.digest, hit.action));
-                    store.forget_result(hit.action);
-                    return Ok(None);
-                }
+                Ok(whole) => staged.push((whole, path.to_owned())),
+                Err(lost) => return Ok(self.lose(&store, hit, output, lost)),
             }
         }
         let mut said = Vec::new();
         for role in [Role::Stdout, Role::Stderr] {
             let Some(output) = hit.result.output(role) else { continue };
-            let Some(text) = store.read_blob(output) else {
-                self.fault("local_damaged", &format!("{role} {} of {}", output.digest, hit.action));
-                store.forget_result(hit.action);
-                return Ok(None);
-            };
-            said.push((role, task.bases.text(text)));
+            match store.read_blob(output) {
+                Ok(text) => said.push((role, task.bases.text(text))),
+                Err(lost) => return Ok(self.lose(&store, hit, output, lost)),
+            }
         }
         failpoint!("hit.staged");
         for (index, (whole, path)) in staged.into_iter().enumerate() {
@@ -88,6 +82,15 @@ impl Session {
             }
         }
         Ok(Some(said))
+    }
+
+    /// A result whose output is lost is none. What a trim took is no fault.
+    fn lose(&mut self, store: &Store, hit: &Hit, output: &Output, lost: Lost) -> Option<Said> {
+        if lost == Lost::Damaged {
+            self.fault("local_damaged", &format!("{} {} of {}", output.role, output.digest, hit.action));
+        }
+        store.forget_result(hit.action);
+        None
     }
 
     /// Whether the very bytes are in place, and the build tool looks whether they changed: then their time is kept, and
@@ -107,12 +110,15 @@ fn copy_depfile(
     store: &Store,
     output: &Output,
     mut staged: StagedFile,
-) -> io::Result<Option<Whole>> {
-    let text = store.read_blob(output).and_then(|text| String::from_utf8(text).ok());
-    let Some(rules) = text.and_then(|text| Rules::parse(&text)) else { return Ok(None) };
+) -> io::Result<Result<Whole, Lost>> {
+    let text = match store.read_blob(output) {
+        Ok(text) => String::from_utf8(text).ok(),
+        Err(lost) => return Ok(Err(lost)),
+    };
+    let Some(rules) = text.and_then(|text| Rules::parse(&text)) else { return Ok(Err(Lost::Damaged)) };
     let here = |name: &str| task.bases.path(Path::new(name)).to_string_lossy().into_owned();
     staged.write_all(rules.spelled(here).text().as_bytes())?;
-    staged.finish(Durability::None).map(Some)
+    staged.finish(Durability::None).map(Ok)
 }
 
 /// Says again what the compiler said.

@@ -20,6 +20,7 @@ use crate::local::Store;
 use crate::local::lock::Turn as LocalTurn;
 use crate::local::memo::Memo;
 use crate::local::stats::Counts;
+use crate::local::trim::start_trimmer;
 use crate::os::{self, Moment};
 use crate::remote::Remote;
 use crate::settings::Settings;
@@ -259,6 +260,9 @@ impl Session {
         self.inputs.memo().save();
         if let Some(store) = &self.store {
             let _ = store.count(&self.counts);
+            if let Some(lock) = store.is_full(self.settings.max_size) {
+                start_trimmer(lock);
+            }
         }
         let _ = self.log(program, args, ended);
     }

@@ -1,5 +1,6 @@
 //! BMIs that we made, with the sources embedded: what is known of each besides its bytes.
 //!
+//! An entry outlives the blob of its BMI, which may lie in a build directory for long: a trim leaves it alone for months.
 //! A BMI without an entry here is foreign: what an importer of it compiles to may depend on files that are in no key.
 
 use std::io;
@@ -9,8 +10,7 @@ use std::path::PathBuf;
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::{escape, unescape};
 
-use super::Store;
-use super::sealed;
+use super::{Kind, Store, sealed};
 
 /// The largest entry, in bytes.
 const MAX_ENTRY: u64 = 1024 * 1024;
@@ -54,12 +54,12 @@ impl Store {
         if self.embedded(bmi).as_ref() == Some(embedded) {
             return Ok(());
         }
-        sealed::write(&self.entry("embedded", &bmi.to_string()), embedded.text().as_bytes())
+        sealed::write(&self.entry(Kind::Embedded, &bmi.to_string()), embedded.text().as_bytes())
     }
 
     /// What is known of the BMI of this digest, if it is one of ours.
     pub fn embedded(&self, bmi: Digest) -> Option<Embedded> {
-        let body = self.read_sealed(&self.entry("embedded", &bmi.to_string()), MAX_ENTRY)?;
+        let body = self.read_sealed(&self.entry(Kind::Embedded, &bmi.to_string()), MAX_ENTRY)?;
         Embedded::parse(std::str::from_utf8(&body).ok()?)
     }
 }

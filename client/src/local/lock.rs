@@ -3,15 +3,20 @@
 //! The lock is an flock, so the kernel frees it when its holder dies, however it dies. Safety never rests on it.
 //! A holder whose compile failed leaves a note in the file: who waits then compiles at once and for itself, so
 //! that a broken source makes nobody wait in line to see the same error.
+//!
+//! A trim removes locks that nobody holds. It holds the lock as it does so, and who gets it then looks whether the
+//! file is still the one of that name, and opens it anew if it is not.
 
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use pcmcache_shared::{Claim, api::limits};
 
-use super::Store;
+use super::inventory::Found;
+use super::{Kind, Store};
 use crate::os::{self, Moment};
 
 /// What came of trying to be the one who works on a claim.
@@ -39,21 +44,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 impl Store {
     /// Waits for the claim's lock, at most as long as `wait`.
     pub fn lock(&self, claim: Claim, wait: Duration, interrupted: &dyn Fn() -> bool) -> Turn {
-        let path = self.entry("locks", &claim.to_string());
-        let open = || {
-            fs_err::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-        };
-        let opened = open().or_else(|_| {
-            fs_err::create_dir_all(path.parent().unwrap_or(self.root()))?;
-            open()
-        });
-        let Ok(mut file) = opened else { return Turn::Alone };
+        let path = self.entry(Kind::Locks, &claim.to_string());
+        let Ok(mut file) = open(&path) else { return Turn::Alone };
         let mut waited = Duration::ZERO;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -61,7 +53,15 @@ impl Store {
                 return Turn::Alone;
             }
             match os::try_lock(file.file()) {
-                Ok(true) => return Turn::Ours(Lock { file, waited: !waited.is_zero() }),
+                Ok(true) if is_named(&file, &path) => {
+                    return Turn::Ours(Lock { file, waited: !waited.is_zero() });
+                }
+                // A trim removed it: there may be a new one. A loop of these ends as a wait does.
+                Ok(true) if waited <= wait => match open(&path) {
+                    Ok(opened) => file = opened,
+                    Err(_) => return Turn::Alone,
+                },
+                Ok(true) => return Turn::Alone,
                 Ok(false) if waited < wait && !interrupted() => {}
                 Ok(false) if interrupted() => return Turn::Interrupted,
                 Ok(false) | Err(_) => return Turn::Alone,
@@ -71,6 +71,31 @@ impl Store {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+impl Store {
+    /// Removes a lock that nobody holds. `false`: it is still there.
+    pub(super) fn remove_lock(&self, lock: &Found) -> bool {
+        let Ok(file) = fs_err::File::open(&lock.path) else { return false };
+        os::try_lock(file.file()).unwrap_or(false) && is_named(&file, &lock.path) && lock.remove()
+    }
+}
+
+fn open(path: &Path) -> io::Result<fs_err::File> {
+    let open = || {
+        let mut options = fs_err::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    };
+    open().or_else(|_| {
+        fs_err::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        open()
+    })
+}
+
+/// Whether the open file is the one that has this name.
+fn is_named(file: &fs_err::File, path: &Path) -> bool {
+    let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().is_ok_and(|held| fs_err::symlink_metadata(path).is_ok_and(|named| same(held, named)))
 }
 
 fn failed_lately(file: &mut fs_err::File) -> bool {

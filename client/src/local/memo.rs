@@ -16,8 +16,8 @@ use pcmcache_shared::Digest;
 use pcmcache_shared::digest::hash_reader;
 use pcmcache_shared::recipe::{escape, unescape};
 
-use super::Store;
 use super::sealed::{self, Sealed};
+use super::{Kind, Store};
 use crate::os::{FileId, Moment};
 
 /// The largest memo of a directory, in bytes and in files.
@@ -101,7 +101,7 @@ fn hash(path: &Path) -> io::Result<(FileId, Digest, bool)> {
 }
 
 fn memo_path(store: &Store, directory: &Path) -> PathBuf {
-    store.entry("memo", &Digest::of(directory.as_os_str().as_bytes()).to_string())
+    store.entry(Kind::Memo, &Digest::of(directory.as_os_str().as_bytes()).to_string())
 }
 
 fn load(store: &Store, directory: &Path) -> Directory {

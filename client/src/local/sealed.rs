@@ -1,15 +1,20 @@
 //! A small file that tells when it is damaged: its body, then a line with the body's digest.
 //!
-//! Invariant: [`read`] gives bytes that [`seal`] was given, or nothing. Files are written beside their place and
+//! Invariant: [`read`] gives bytes that [`write`] was given, or nothing. Files are written beside their place and
 //! renamed there, without fsync: what a power cut tears does not match its seal.
+//!
+//! To read is to use: the file's modification time says when it was last used, and tells a trim what to keep. It is
+//! renewed once it is ten minutes old, so that a hit costs no write.
 
+use std::fs::Metadata;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use pcmcache_shared::Digest;
 use pcmcache_shared::staged::{Durability, StagedFile};
 
-use crate::os;
+use crate::os::{self, Moment};
 
 const MARK: &str = "\nsha256 ";
 /// The mark, 64 digits, the end of the line.
@@ -26,10 +31,36 @@ pub enum Sealed {
     Damaged,
 }
 
+/// How old the time of a file in use may become.
+pub const RENEW_AFTER: Duration = Duration::from_secs(600);
+
 /// Reads a sealed file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Sealed {
+    look(path, limit, |file| {
+        if let Ok(metadata) = file.metadata() {
+            renew_if_old(&metadata, || os::renew_open(file.file()));
+        }
+    })
+}
+
+/// The same for who only looks: the time stays.
+pub fn peek(path: &Path, limit: u64) -> Sealed {
+    look(path, limit, |_| ())
+}
+
+/// Calls `renew` if the time of last use is old.
+fn renew_if_old(metadata: &Metadata, renew: impl FnOnce()) {
+    if Moment::modified(metadata).is_before(Moment::now(), RENEW_AFTER) {
+        renew();
+    }
+}
+
+fn look(path: &Path, limit: u64, seen: impl FnOnce(&fs_err::File)) -> Sealed {
     let mut bytes = Vec::new();
-    let read = fs_err::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    let read = fs_err::File::open(path).and_then(|file| {
+        seen(&file);
+        file.take(limit + 1).read_to_end(&mut bytes)
+    });
     match read {
         Ok(_) if bytes.len() as u64 > limit => Sealed::Damaged,
         Ok(_) => open(bytes).map_or(Sealed::Damaged, Sealed::Whole),

@@ -1,0 +1,105 @@
+//! Blobs: bytes by their digest.
+//!
+//! A blob may go at any moment, by a trim: whoever opened it reads on, whoever finds it gone has a miss.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use pcmcache_shared::digest::copy_chunks;
+use pcmcache_shared::staged::{Durability, StagedFile, Whole};
+use pcmcache_shared::{Digest, Output};
+
+use super::{Kind, Store, sealed};
+use crate::os;
+
+/// Why there is no such blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// It is not here (any more).
+    Gone,
+    /// It was not what its name says, and is here no longer.
+    Damaged,
+}
+
+impl Store {
+    /// Whether there is a blob of this name and size; its bytes are verified when it is used.
+    pub fn has_blob(&self, digest: Digest, size: u64) -> bool {
+        fs_err::symlink_metadata(self.blob_path(digest)).is_ok_and(|m| m.is_file() && m.len() == size)
+    }
+
+    /// Where a blob of this name is, or would be.
+    pub fn blob_path(&self, digest: Digest) -> PathBuf {
+        self.entry(Kind::Blobs, &digest.to_string())
+    }
+
+    /// A stage for a blob whose name will be known when it is whole.
+    pub fn stage_blob(&self, digest: Digest) -> io::Result<StagedFile> {
+        sealed::create_beside(&self.blob_path(digest))
+    }
+
+    /// Keeps a blob that was staged and is what it should be.
+    pub fn keep_blob(&self, whole: Whole) -> io::Result<()> {
+        let path = self.blob_path(whole.digest());
+        self.grew_by(whole.size());
+        whole.commit(&path)
+    }
+
+    /// Keeps these bytes as a blob.
+    pub fn put_blob(&self, bytes: &[u8]) -> io::Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.has_blob(digest, bytes.len() as u64) {
+            // A trim that counts it among the unused looks at its time once more before it removes it.
+            os::renew(&self.blob_path(digest));
+            return Ok(digest);
+        }
+        let mut staged = self.stage_blob(digest)?;
+        staged.write_all(bytes)?;
+        self.keep_blob(staged.finish(Durability::None)?)?;
+        Ok(digest)
+    }
+
+    /// Keeps a copy of the file as a blob, and tells its digest and size.
+    pub fn put_file(&self, path: &Path) -> io::Result<(Digest, u64)> {
+        // Its name is known only when it was read, so it is staged on the level above.
+        let mut staged = sealed::create_beside(&self.directory(Kind::Blobs).join("unnamed"))?;
+        copy_chunks(&mut fs_err::File::open(path)?, &mut staged)?;
+        let whole = staged.finish(Durability::None)?;
+        let (digest, size) = (whole.digest(), whole.size());
+        let target = self.blob_path(digest);
+        if let Some(shard) = target.parent().filter(|shard| !shard.is_dir()) {
+            fs_err::create_dir_all(shard)?;
+        }
+        self.keep_blob(whole)?;
+        Ok((digest, size))
+    }
+
+    /// Copies a blob to `staged`, verified.
+    pub fn copy_blob(&self, output: &Output, mut staged: StagedFile) -> io::Result<Result<Whole, Lost>> {
+        let path = self.blob_path(output.digest);
+        let mut file = match fs_err::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(Lost::Gone)),
+            Err(error) => return Err(error),
+        };
+        if file.metadata()?.len() == output.size {
+            copy_chunks(&mut file, &mut staged)?;
+            let whole = staged.finish(Durability::None)?;
+            if whole.digest() == output.digest {
+                return Ok(Ok(whole));
+            }
+        }
+        self.set_aside(&path);
+        Ok(Err(Lost::Damaged))
+    }
+
+    /// A small blob's bytes, verified.
+    pub fn read_blob(&self, output: &Output) -> Result<Vec<u8>, Lost> {
+        let path = self.blob_path(output.digest);
+        let bytes = fs_err::read(&path).map_err(|_| Lost::Gone)?;
+        if Digest::of(&bytes) == output.digest {
+            return Ok(bytes);
+        }
+        self.set_aside(&path);
+        Err(Lost::Damaged)
+    }
+}
