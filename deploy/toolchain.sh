@@ -4,11 +4,12 @@
 #     source deploy/toolchain.sh
 #     toolchain_for_builds        # cargo, clang++-22 with libc++, CMake 4.4, ninja
 #     toolchain_for_tests         # schemathesis too
+#     toolchain_for_bench         # the peers, ccache and sccache, too
 #
 # The compiler comes from the distribution by apt-get, as root or by sudo, and only where it is missing. CMake
 # (the packaged one is too old for `import std`), ninja and schemathesis come from PyPI into a virtual environment
 # under $PCMCACHE_TOOLCHAIN (default: ~/.cache/pcmcache-toolchain), which may be deleted at any time.
-# Both functions leave PATH so that the tools are found, take well under a second when all is there, and end the
+# They leave PATH so that the tools are found, take well under a second when all is there, and end the
 # script with the reason when something cannot be had.
 
 toolchain_dir=${PCMCACHE_TOOLCHAIN:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/pcmcache-toolchain}
@@ -18,6 +19,7 @@ toolchain_llvm=/usr/lib/llvm-$toolchain_clang
 # The value that switches `import std` on belongs to one minor version of CMake, so the version is held.
 toolchain_build_tools=('cmake>=4.4,<4.5' 'ninja>=1.11')
 toolchain_test_tools=('schemathesis>=4,<5')
+toolchain_bench_tools=('sccache>=0.15')
 
 toolchain_for_builds() {
     toolchain_find_cargo
@@ -29,6 +31,13 @@ toolchain_for_builds() {
 toolchain_for_tests() {
     toolchain_for_builds
     toolchain_find_python_tools tests schemathesis "${toolchain_test_tools[@]}"
+}
+
+# A peer that cannot be had is not compared with; the bench says so.
+toolchain_for_bench() {
+    toolchain_for_builds
+    command -v ccache >/dev/null || (toolchain_install_packages ccache) || true
+    (toolchain_find_python_tools bench sccache "${toolchain_bench_tools[@]}") || true
 }
 
 toolchain_say() { printf 'toolchain: %s\n' "$*" >&2; }

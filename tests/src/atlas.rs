@@ -22,13 +22,22 @@ pub fn configure(machine: &Machine) -> Finished {
 
 /// Configures another checkout of the project, for this type of build.
 pub fn configure_checkout(machine: &Machine, source: &Path, build_type: &str) -> Finished {
+    let launcher = format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", machine.launcher().display());
+    configure_with(machine, source, build_type, &[&launcher])
+}
+
+/// Configures the project on `machine`, without the launcher.
+pub fn configure_bare(machine: &Machine) -> Finished {
+    configure_with(machine, &source(), "Release", &[])
+}
+
+fn configure_with(machine: &Machine, source: &Path, build_type: &str, more: &[&str]) -> Finished {
     let mut command = machine.command(tool::cmake());
     command.env("PCMCACHE_MODE", "off").arg("-S").arg(source).args(["-B", ".", "-G", "Ninja"]);
     command.arg(format!("-DCMAKE_BUILD_TYPE={build_type}")).arg("-DCMAKE_CXX_FLAGS=-stdlib=libc++");
     command.arg(format!("-DCMAKE_CXX_COMPILER={CLANG}"));
     command.arg(format!("-DCMAKE_CXX_STDLIB_MODULES_JSON={STDLIB}"));
-    command.arg(format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", machine.launcher().display()));
-    command.arg(format!("-DCMAKE_MAKE_PROGRAM={}", tool::ninja().display()));
+    command.arg(format!("-DCMAKE_MAKE_PROGRAM={}", tool::ninja().display())).args(more);
     Process::start(command).finish().ok()
 }
 

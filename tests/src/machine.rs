@@ -70,6 +70,11 @@ impl Machine {
         self.with("PCMCACHE_REMOTE", url)
     }
 
+    /// With another launcher than the one with failpoints.
+    pub fn with_launcher(self, launcher: PathBuf) -> Self {
+        Self { launcher, ..self }
+    }
+
     /// That stops at this step of a launch: announces itself by `at`, goes on once `at` is removed.
     pub fn waiting(self, failpoint: &str, at: &Path) -> Self {
         self.with("PCMCACHE_FAILPOINT", format!("{failpoint}=wait:{}", at.display()))
