@@ -11,7 +11,7 @@
 //!     near/ab/NAME         sealed: the newest actions of one source, output or BMI, to explain a miss by
 //!     memo/ab/NAME         sealed: what was hashed or asked of the compiler before, see `memo`
 //!     locks/ab/CLAIM       flocked while a launcher works on the claim
-//!     stats/N              sealed counters
+//!     counts               a line for each launch, see `stats`
 //!     damaged/             what did not match its name or seal, moved aside for a person to look at
 //!     fill, trim.lock      how full the store is, see `fill`; who trims it, and when that was
 //! ```

@@ -151,6 +151,15 @@ pub fn renew(path: &Path) {
     let _ = rustix::fs::utimensat(CWD, path, &USED_NOW, AtFlags::SYMLINK_NOFOLLOW);
 }
 
+/// Tries to take the lock together with others who take it so.
+pub fn try_lock_shared(file: impl AsFd) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// This process's user.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()

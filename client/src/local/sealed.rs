@@ -19,6 +19,7 @@ use crate::os::{self, Moment};
 const MARK: &str = "\nsha256 ";
 /// The mark, 64 digits, the end of the line.
 const SEAL_LEN: usize = MARK.len() + 64 + 1;
+const USUAL_LEN: usize = 16 * 1024;
 
 /// What is at a path.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +57,8 @@ fn renew_if_old(metadata: &Metadata, renew: impl FnOnce()) {
 }
 
 fn look(path: &Path, limit: u64, seen: impl FnOnce(&fs_err::File)) -> Sealed {
-    let mut bytes = Vec::new();
+    // Most are smaller than this, and then read at once.
+    let mut bytes = Vec::with_capacity(USUAL_LEN);
     let read = fs_err::File::open(path).and_then(|file| {
         seen(&file);
         file.take(limit + 1).read_to_end(&mut bytes)

@@ -1,17 +1,22 @@
 //! Counters: what launches came to.
 //!
-//! A handful of sealed files, each under a lock of its own so that launchers rarely meet. A launch adds what it
-//! counted once, at its end; a killed one counts nothing.
+//! One file to which every launch appends one line at its end, with one write: launchers do not wait for each other,
+//! and nothing is renamed. A killed launch counts nothing; a line that does not match its mark is passed over.
+//! Appending goes under a shared lock of the file. Once it is large, one launch sums it up under an exclusive lock into
+//! a file of one line and renames that over it; who then holds the old file sees that it has no name, and opens anew.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
+use pcmcache_shared::Digest;
+use pcmcache_shared::staged::Durability;
 use serde::{Deserialize, Serialize};
 
-use super::Store;
-use super::sealed::{self, Sealed};
+use super::{Store, sealed};
 use crate::os;
 
 /// What launches came to.
@@ -77,62 +82,138 @@ impl Counts {
     }
 }
 
-const SHARDS: u32 = 8;
-const MAX_STATS: u64 = 1024 * 1024;
+/// The file is summed up when it is larger than this, in bytes; nobody reads a larger one than the second.
+const MAX_LINES: u64 = 64 * 1024;
+const MAX_READ: u64 = 64 * 1024 * 1024;
 /// A holder needs microseconds; a stopped one costs a launch this long and its counts, nothing else.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// The digits of a line's digest that stand before it.
+const MARK_LEN: usize = 16;
 
 impl Store {
+    fn counts_file(&self) -> PathBuf {
+        self.root().join("counts")
+    }
+
     /// Adds what a launch counted.
     pub fn count(&self, counts: &Counts) -> io::Result<()> {
-        self.with_shard(std::process::id() % SHARDS, |known| {
-            let mut sum = known;
-            sum.add(counts);
-            sum
-        })
+        let mut file = self.locked_counts(|file| os::try_lock_shared(file))?;
+        file.write_all(line(counts)?.as_bytes())?;
+        if file.metadata()?.len() > MAX_LINES && os::try_lock(file.file())? && is_named(&file)? {
+            self.sum_up()?;
+        }
+        Ok(())
     }
 
     /// The sum over all launches since the last [`Store::zero_counts`].
     pub fn counts(&self) -> Counts {
+        let mut text = String::new();
+        let read = fs_err::File::open(self.counts_file())
+            .and_then(|file| file.take(MAX_READ).read_to_string(&mut text));
         let mut sum = Counts::default();
-        for shard in 0..SHARDS {
-            sum.add(&self.read_shard(shard));
+        if read.is_ok() {
+            text.lines().filter_map(counts_in).for_each(|counts| sum.add(&counts));
         }
         sum
     }
 
     /// Starts again from zero.
     pub fn zero_counts(&self) -> io::Result<()> {
-        (0..SHARDS).try_for_each(|shard| self.with_shard(shard, |_| Counts::default()))
+        let _lock = self.locked_counts(|file| os::try_lock(file))?;
+        fs_err::remove_file(self.counts_file())
     }
 
-    fn read_shard(&self, shard: u32) -> Counts {
-        match sealed::read(&self.root().join(format!("stats/{shard}")), MAX_STATS) {
-            Sealed::Whole(body) => serde_json::from_slice(&body).unwrap_or_default(),
-            Sealed::Missing | Sealed::Damaged => Counts::default(),
-        }
+    /// Makes one line of all. The caller holds the exclusive lock.
+    fn sum_up(&self) -> io::Result<()> {
+        let mut staged = sealed::create_beside(&self.counts_file())?;
+        staged.write_all(line(&self.counts())?.as_bytes())?;
+        staged.finish(Durability::None)?.commit(&self.counts_file())
     }
 
-    fn with_shard(&self, shard: u32, change: impl FnOnce(Counts) -> Counts) -> io::Result<()> {
-        let directory = self.root().join("stats");
-        let lock_path = directory.join(format!("{shard}.lock"));
-        let open = || {
-            fs_err::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path)
-        };
-        let lock = open().or_else(|_| {
-            fs_err::create_dir_all(&directory)?;
-            open()
-        })?;
+    /// The file, locked, and certainly the one that has the name.
+    fn locked_counts(&self, lock: impl Fn(&std::fs::File) -> io::Result<bool>) -> io::Result<fs_err::File> {
+        let path = self.counts_file();
         let pause = Duration::from_millis(1);
         let mut waited = Duration::ZERO;
-        while !os::try_lock(lock.file())? {
-            if waited >= LONGEST_WAIT {
-                return Err(io::ErrorKind::WouldBlock.into());
+        while waited < LONGEST_WAIT {
+            let file = fs_err::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+            if lock(file.file())? && is_named(&file)? {
+                return Ok(file);
             }
             std::thread::sleep(pause);
             waited += pause;
         }
-        let counts = change(self.read_shard(shard));
-        sealed::write(&directory.join(shard.to_string()), &serde_json::to_vec(&counts)?)
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// Whether the open file was not removed or replaced since.
+fn is_named(file: &fs_err::File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() > 0)
+}
+
+fn line(counts: &Counts) -> io::Result<String> {
+    let body = serde_json::to_string(counts)?;
+    Ok(format!("{} {body}\n", mark(&body)))
+}
+
+fn counts_in(line: &str) -> Option<Counts> {
+    let (found, body) = line.split_once(' ')?;
+    (found == mark(body)).then(|| serde_json::from_str(body).ok())?
+}
+
+fn mark(body: &str) -> String {
+    let mut mark = Digest::of(body).to_string();
+    mark.truncate(MARK_LEN);
+    mark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(name: &str) -> (Store, PathBuf) {
+        let dir = std::env::temp_dir().join(format!("pcmcache-stats-{name}-{}", std::process::id()));
+        (Store::open(&dir).unwrap(), dir)
+    }
+
+    fn one() -> Counts {
+        Counts { compiles: 1, ..Counts::default() }
+    }
+
+    #[test]
+    fn damaged_lines_are_passed_over() {
+        let (store, dir) = store("damaged");
+        for _ in 0..3 {
+            store.count(&one()).unwrap();
+        }
+        let text = fs_err::read_to_string(store.counts_file()).unwrap();
+        fs_err::write(store.counts_file(), text.replacen("compiles\":1", "compiles\":9", 1)).unwrap();
+        assert_eq!(store.counts().compiles, 2);
+        fs_err::write(store.counts_file(), &text[..text.len() - 7]).unwrap();
+        assert_eq!(store.counts().compiles, 2);
+        store.zero_counts().unwrap();
+        assert_eq!(store.counts(), Counts::default());
+        fs_err::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_lost_when_many_count_while_it_is_summed_up() {
+        let (store, dir) = store("many");
+        let each = 1000;
+        // On a busy machine one may give up waiting: then it says so.
+        let count = || while store.count(&one()).is_err() {};
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..each).for_each(|_| count()));
+            }
+        });
+        count();
+        assert_eq!(store.counts().compiles, 2 * each + 1);
+        assert!(
+            fs_err::metadata(store.counts_file()).unwrap().len() < 2 * MAX_LINES,
+            "it was never summed up"
+        );
+        fs_err::remove_dir_all(dir).unwrap();
     }
 }
