@@ -18,6 +18,7 @@ pub mod process;
 pub mod proxy;
 pub mod scratch;
 pub mod server;
+pub mod soundness;
 pub mod tool;
 pub mod turn;
 pub mod unit;

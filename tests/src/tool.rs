@@ -39,6 +39,12 @@ pub fn installed(variable: &str, name: &str) -> PathBuf {
     })
 }
 
+/// The tool in PATH or in the toolchain's directory, if there is one: nothing is wrong without it.
+pub fn if_installed(name: &str) -> Option<PathBuf> {
+    let beside = cmake().parent().map(|dir| dir.join(name)).filter(|path| path.is_file());
+    in_path(name).or(beside)
+}
+
 fn in_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }

@@ -1,0 +1,94 @@
+//! All cases for one contestant, and what they came to.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::trial::{self, Outcome};
+use super::{Case, Contestant};
+
+/// What the cases came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How many cases were tried.
+    pub cases: u64,
+    /// Compiles after a change.
+    pub seconds: u64,
+    /// Those of them that were hits.
+    pub second_hits: u64,
+    /// Compiles that repeated the one before.
+    pub repeats: u64,
+    /// Those of them that were hits.
+    pub repeat_hits: u64,
+    /// The cases in which the contestant did not do what the compiler does.
+    pub wrong: Vec<String>,
+    /// Hits that were promised, and that were none.
+    pub missed: Vec<String>,
+    /// Why commands were not cached: reason and count.
+    pub bypassed: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Tries every case, on as many threads as the gate's machine has cores.
+    pub fn of(cases: &[Case], contestant: Contestant) -> Self {
+        let next = AtomicUsize::new(0);
+        let tally = Mutex::new(Self::default());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let outcome = trial::run(case, contestant);
+                        tally.lock().expect("a tally").add(case, contestant, outcome);
+                    }
+                });
+            }
+        });
+        tally.into_inner().expect("a tally")
+    }
+
+    fn add(&mut self, case: &Case, contestant: Contestant, outcome: Outcome) {
+        let verdict = match (outcome.wrong.is_empty(), outcome.missed.is_empty()) {
+            (false, _) => "WRONG",
+            (true, false) => "no hit",
+            (true, true) => "right",
+        };
+        let reasons: Vec<_> = outcome.bypassed.keys().map(String::as_str).collect();
+        let Outcome { second_hits, seconds, repeat_hits, repeats, .. } = outcome;
+        println!(
+            "{verdict:>7} {second_hits:>2}/{seconds:<2} {repeat_hits:>2}/{repeats:<2} {} {case} {}",
+            contestant.name(),
+            reasons.join(" ")
+        );
+        self.cases += 1;
+        self.seconds += seconds;
+        self.second_hits += second_hits;
+        self.repeats += repeats;
+        self.repeat_hits += repeat_hits;
+        self.wrong.extend(outcome.wrong.iter().map(|what| format!("{case}\n  {what}")));
+        self.missed.extend(outcome.missed);
+        for (reason, count) in outcome.bypassed {
+            *self.bypassed.entry(reason).or_default() += count;
+        }
+    }
+
+    /// The head of a table of [`Tally::row`]s.
+    pub fn head() -> String {
+        format!(
+            "{:<10} {:>6} {:>16} {:>6} {:>9} {:>6} {:>6}",
+            "", "cases", "second compiles", "hits", "repeats", "hits", "wrong"
+        )
+    }
+
+    /// One line of that table.
+    pub fn row(&self, name: &str) -> String {
+        format!(
+            "{name:<10} {:>6} {:>16} {:>6} {:>9} {:>6} {:>6}",
+            self.cases,
+            self.seconds,
+            self.second_hits,
+            self.repeats,
+            self.repeat_hits,
+            self.wrong.len()
+        )
+    }
+}
