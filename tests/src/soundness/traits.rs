@@ -110,8 +110,8 @@ fn describe(mine: Option<&Entry>, right: Option<&Entry>) -> String {
 fn contrast(mine: &[u8], right: &[u8]) -> String {
     let at = mine.iter().zip(right).take_while(|(mine, right)| mine == right).count();
     let piece = |bytes: &[u8]| {
-        let from = at.saturating_sub(24);
-        let to = bytes.len().min(at + 100);
+        let from = at.saturating_sub(16);
+        let to = bytes.len().min(at + 64);
         bytes.get(from..to).unwrap_or_default().escape_ascii().to_string()
     };
     format!("differs at byte {at} (of {}, right {}): `{}`, right `{}`", mine.len(), right.len(), piece(mine), piece(right))

@@ -82,7 +82,7 @@ impl Trial<'_> {
         self.changed |= !matches!(step, Step::Compile(..) | Step::Loosely(_) | Step::Show(_));
         match step {
             Step::File(name, text) => self.edit(|trial| trial.put(name, &here(text))),
-            Step::Do(line) => self.edit(|trial| trial.shell(&here(line)).ok()),
+            Step::Do(line) => self.change(&here(line)),
             Step::During(moment, line) => self.during = Some((*moment, here(line))),
             Step::Show(line) => self.show(&here(line)),
             Step::Cd(dir) => self.cwd = here(dir),
@@ -107,6 +107,22 @@ impl Trial<'_> {
             change(self);
         }
         self.worlds.agree();
+    }
+
+    /// A shell's change to both worlds. One that fails beside the bare compiler is a mistake in the case; one that fails
+    /// only behind a launcher finds something missing.
+    fn change(&mut self, line: &str) {
+        let failed = |side| {
+            let _turn = self.worlds.enter(side);
+            let ended = self.shell(line);
+            (!ended.status.success()).then(|| ended.transcript())
+        };
+        let (launched, bare) = (failed(Side::Launched), failed(Side::Bare));
+        self.worlds.agree();
+        if let Some(transcript) = bare {
+            panic!("{}: {transcript}", self.case);
+        }
+        self.outcome.wrong.extend(launched);
     }
 
     fn put(&self, name: &str, text: &str) {
