@@ -55,6 +55,8 @@ pub enum Step {
     Cd(String),
     /// Commands see this variable from now on, or no longer.
     Env(String, Option<String>),
+    /// Commands run under this mask for the modes of files from now on.
+    Umask(String),
     /// Of files whose names end so only the existence is compared.
     Loosely(String),
     /// The clock shows another second.
@@ -105,6 +107,7 @@ impl Case {
             "show" => Step::Show(rest),
             "cd" => Step::Cd(rest),
             "env" => variable(&rest),
+            "umask" => Step::Umask(rest),
             "loosely" => Step::Loosely(rest),
             "tick" => Step::Tick,
             "run" => Step::Compile(Promise::Right, self.command(rest)),

@@ -1,6 +1,7 @@
 //! One case, one contestant: each command in both worlds, and what differs.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -37,16 +38,26 @@ struct Trial<'a> {
     announcement: PathBuf,
     cwd: String,
     env: BTreeMap<String, Option<String>>,
+    umask: Option<String>,
     loosely: Vec<String>,
     during: Option<(Moment, String)>,
+    hits: u64,
     changed: bool,
     compiled: bool,
     case: &'a Case,
     outcome: Outcome,
 }
 
-/// Tries the case.
+/// Tries the case. One that cannot be tried to its end is wrong, whoever's fault it is.
 pub fn run(case: &Case, contestant: Contestant) -> Outcome {
+    let tried = std::panic::catch_unwind(|| attempt(case, contestant));
+    tried.unwrap_or_else(|reason| {
+        let reason = reason.downcast_ref::<String>().cloned().unwrap_or_default();
+        Outcome { wrong: vec![format!("ended by a panic: {reason}")], ..Outcome::default() }
+    })
+}
+
+fn attempt(case: &Case, contestant: Contestant) -> Outcome {
     let scratch = Scratch::new("sound");
     let machine = Machine::new(&scratch, "home");
     let seat = Seat::new(contestant, machine, &scratch.path().join("home"));
@@ -56,8 +67,10 @@ pub fn run(case: &Case, contestant: Contestant) -> Outcome {
         announcement: scratch.path().join("reached"),
         cwd: String::new(),
         env: BTreeMap::new(),
+        umask: None,
         loosely: Vec::new(),
         during: None,
+        hits: 0,
         changed: false,
         compiled: false,
         case,
@@ -87,6 +100,7 @@ impl Trial<'_> {
             Step::Show(line) => self.show(&here(line)),
             Step::Cd(dir) => self.cwd = here(dir),
             Step::Env(name, value) => drop(self.env.insert(name.clone(), value.as_ref().map(here))),
+            Step::Umask(mask) => self.umask = Some(mask.clone()),
             Step::Loosely(endings) => self.loosely.extend(endings.split(' ').map(str::to_owned)),
             Step::Tick => next_second(),
             Step::Compile(promise, line) => self.compile(*promise, &words(&here(line))),
@@ -183,9 +197,9 @@ impl Trial<'_> {
         let during = self.during.take();
         let embedded = self.with_sources_embedded(words);
         let right = self.bare(&embedded, during.as_ref());
-        let hits = self.seat.hits();
         let seen = self.launched(words, during.as_ref());
-        let hit = self.seat.hits() > hits;
+        let hits = self.seat.hits();
+        let hit = std::mem::replace(&mut self.hits, hits) < hits;
         let mut difference = seen.difference(&right);
         if !difference.is_empty() && during.is_none() {
             let again = self.bare(&embedded, None);
@@ -214,13 +228,21 @@ impl Trial<'_> {
         words.iter().cloned().chain(embed.iter().map(|word| (*word).to_owned())).collect()
     }
 
+    fn start(&self, machine: &Machine, mut words: Vec<OsString>) -> Process {
+        if let Some(mask) = &self.umask {
+            let shell = ["/bin/sh", "-c", "umask $0; exec \"$@\"", mask];
+            words.splice(0..0, shell.map(OsString::from));
+        }
+        machine.start(&words[0], &words[1..])
+    }
+
     fn bare(&self, words: &[String], during: Option<&(Moment, String)>) -> Traits {
         let _turn = self.worlds.enter(Side::Bare);
         if let Some((Moment::Before, line)) = during {
             self.shell(line).ok();
         }
-        let words: Vec<_> = words.iter().map(|word| real_name(word)).collect();
-        let finished = self.machine().start(&words[0], &words[1..]).finish();
+        let words: Vec<_> = words.iter().map(|word| real_name(word).into()).collect();
+        let finished = self.start(&self.machine(), words).finish();
         if let Some((Moment::After, line)) = during {
             self.shell(line).ok();
         }
@@ -236,7 +258,7 @@ impl Trial<'_> {
             Some((Moment::After, _)) => self.machine().waiting("launch.compiled", &self.announcement),
             None => self.machine(),
         };
-        let mut process = machine.start(&words[0], &words[1..]);
+        let mut process = self.start(&machine, words);
         if let Some((_, line)) = during {
             self.edit_in_the_middle(&mut process, line);
         }
