@@ -18,7 +18,8 @@ const CASES_AT_LEAST: u64 = 100;
 /// Every case whose name holds `PCMCACHE_TEST_CASE`.
 fn cases() -> Vec<Case> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("soundness");
-    let mut files: Vec<_> = fs_err::read_dir(dir).expect("the cases").flatten().map(|file| file.path()).collect();
+    let mut files: Vec<_> =
+        fs_err::read_dir(dir).expect("the cases").flatten().map(|file| file.path()).collect();
     files.sort();
     let texts = files.iter().map(|file| fs_err::read_to_string(file).expect("cases"));
     let all: Vec<_> = texts.flat_map(|text| Case::parse_all(&text)).collect();

@@ -17,7 +17,7 @@ use pcmcache_shared::Digest;
 
 pub use driver::Driver;
 
-use crate::invocation::{Bypass, Family};
+use crate::invocation::{Bypass, Dialect, Family};
 use crate::local::Store;
 use crate::local::memo::Memo;
 use crate::os::FileId;
@@ -100,18 +100,28 @@ pub fn find(name: &OsStr, path: Option<&OsStr>, is_us: impl Fn(&Path) -> bool) -
 }
 
 impl Compiler {
-    /// Whose flags the program takes, if it is a compiler we know; and its file, links followed.
-    pub fn family_of(program: &Path) -> Result<(Family, PathBuf), Bypass> {
+    /// Whose flags the program takes, if it is a compiler we know, and what it takes a source for.
+    pub fn dialect_of(program: &Path) -> Result<(Dialect, PathBuf), Bypass> {
         let unknown = |detail: String| Bypass::new("unknown-compiler", detail);
         let real = fs_err::canonicalize(program).map_err(|error| unknown(error.to_string()))?;
-        let name = real.file_name().unwrap_or_default().to_string_lossy();
-        let family = family(&name).ok_or_else(|| unknown(real.display().to_string()))?;
-        Ok((family, real))
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Clang goes by the name it is called by, GCC is another file for each language.
+        let dialect = match tool(&name(&real)) {
+            "clang" | "clang++" => match tool(&name(program)) {
+                "clang" | "gcc" | "cc" => Some(Dialect { family: Family::Clang, is_cxx: false }),
+                "clang++" | "g++" | "c++" => Some(Dialect { family: Family::Clang, is_cxx: true }),
+                _ => None,
+            },
+            "gcc" => Some(Dialect { family: Family::Gcc, is_cxx: false }),
+            "g++" => Some(Dialect { family: Family::Gcc, is_cxx: true }),
+            _ => None,
+        };
+        dialect.map(|dialect| (dialect, real)).ok_or_else(|| unknown(program.display().to_string()))
     }
 
     /// Identifies the program, if it is a compiler we know.
     pub fn identify(program: PathBuf, store: Option<&Store>, memo: &mut Memo) -> Result<Self, Bypass> {
-        let (family, real) = Self::family_of(&program)?;
+        let (Dialect { family, .. }, real) = Self::dialect_of(&program)?;
         let directory = real.parent().unwrap_or(Path::new("/")).to_owned();
         let identity = identity::identity(&real, store, memo)
             .ok_or_else(|| Bypass::new("compiler-wrapper", real.display().to_string()))?;
@@ -132,16 +142,10 @@ impl Compiler {
     }
 }
 
-/// Whose flags a compiler takes whose file, links followed, has this name: `clang-22`, `x86_64-linux-gnu-g++-12`.
-fn family(name: &str) -> Option<Family> {
-    let version = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-');
-    let tool = name.trim_end_matches(version);
-    let tool = tool.rsplit_once('-').map_or(tool, |(_, tool)| tool);
-    match tool {
-        "clang" | "clang++" => Some(Family::Clang),
-        "gcc" | "g++" => Some(Family::Gcc),
-        _ => None,
-    }
+/// The tool in a compiler's name: `clang-22` is `clang`, `x86_64-linux-gnu-g++-12` is `g++`.
+fn tool(name: &str) -> &str {
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    name.rsplit_once('-').map_or(name, |(_, tool)| tool)
 }
 
 /// The variables of this environment that enter the key, or the one that forbids caching.

@@ -115,7 +115,7 @@ impl Inputs {
             set.iter().filter_map(Learnt::file).map(|file| self.bases.path(file)).collect();
         let is_known = |path: PathBuf| set.contains(&Learnt::Passed(self.bases.spell_path(&path)));
         as_probed
-            && self.precompiled(invocation, &files).is_none()
+            && self.precompiled(invocation).is_none()
             && self.in_the_way(invocation, &files).into_iter().all(is_known)
     }
 
@@ -126,9 +126,15 @@ impl Inputs {
         self.search.in_the_way(&read, from_cwd)
     }
 
-    /// GCC takes `x.h.gch` for `x.h` without being told.
-    fn precompiled(&self, invocation: &Invocation, files: &[PathBuf]) -> Option<PathBuf> {
-        (invocation.family == Family::Gcc).then(|| self.search.precompiled(files)).flatten()
+    /// GCC takes `x.h.gch` for the `x.h` that a source begins with, and tells nobody.
+    fn precompiled(&self, invocation: &Invocation) -> Option<PathBuf> {
+        if invocation.family != Family::Gcc {
+            return None;
+        }
+        let text = fs_err::read(self.cwd.join(&invocation.source)).unwrap_or_default();
+        let forced = invocation.forced_includes.iter().map(|header| header.to_string_lossy().into_owned());
+        let included: Vec<String> = forced.chain(probes::included(&probes::joined(text))).collect();
+        self.search.precompiled(&invocation.source, &included)
     }
 
     /// Whether everything that was looked at is still the same: asked after a wait, during which a user may have edited.
@@ -181,13 +187,13 @@ impl Inputs {
         let (mut learnt, mut files) = (Vec::new(), Vec::new());
         for path in listed {
             if invocation.may_load_bmis() && is_bmi(&path.to_string_lossy()) {
-                learnt.extend(self.learn_bmi(invocation, &path)?);
+                learnt.extend(self.learn_bmi(invocation, &path, start)?);
             } else {
                 self.learn_file(&path, start)?;
                 files.push(path);
             }
         }
-        if let Some(header) = self.precompiled(invocation, &files) {
+        if let Some(header) = self.precompiled(invocation) {
             return Err(Uncacheable::new("precompiled-header", header.display().to_string()));
         }
         for probed in self.probe(invocation, &files)? {
@@ -231,7 +237,12 @@ impl Inputs {
     }
 
     /// A BMI that was loaded: named on the command line (nothing to learn), or found along a prebuilt path.
-    fn learn_bmi(&mut self, invocation: &Invocation, path: &Path) -> Result<Option<Learnt>, Uncacheable> {
+    fn learn_bmi(
+        &mut self,
+        invocation: &Invocation,
+        path: &Path,
+        start: Moment,
+    ) -> Result<Option<Learnt>, Uncacheable> {
         let unexplained = || Uncacheable::new("unexplained-bmi", path.display().to_string());
         let loaded = fs_err::canonicalize(self.cwd.join(path)).map_err(|_| unexplained())?;
         let is_loaded =
@@ -243,7 +254,7 @@ impl Inputs {
         let module = name.replacen('-', ":", 1);
         let found =
             self.find_bmi(invocation, &module).filter(|found| is_loaded(found)).ok_or_else(unexplained)?;
-        self.digest(&found).map_err(|_| unexplained())?;
+        self.learn_file(&found, start)?;
         Ok(Some(Learnt::Bmi(module)))
     }
 

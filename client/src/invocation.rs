@@ -37,6 +37,15 @@ pub enum Family {
     Gcc,
 }
 
+/// Whose flags a command takes, and what it takes a source for that says nothing of its language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// Whose flags they are.
+    pub family: Family,
+    /// Whether the driver is for C++, as its name says.
+    pub is_cxx: bool,
+}
+
 /// What kind of compile it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -89,12 +98,14 @@ impl Language {
             .find(|language| language.word() == word)
     }
 
-    fn of_source(path: &Path) -> Option<Self> {
+    /// What the driver takes the source for. A driver for C++ takes C for C++, not without a word.
+    fn of_source(path: &Path, is_cxx: bool) -> Option<Self> {
         match path.extension()?.to_str()? {
-            "c" => Some(Self::C),
+            "c" if !is_cxx => Some(Self::C),
             "cc" | "cpp" | "cxx" | "c++" | "C" | "CC" | "CPP" | "CXX" => Some(Self::Cxx),
             "cppm" | "ccm" | "cxxm" | "c++m" => Some(Self::CxxModule),
-            "h" | "hh" | "hpp" | "hxx" | "h++" | "H" => Some(Self::Header),
+            "h" if is_cxx => Some(Self::Header),
+            "hh" | "hpp" | "hxx" | "h++" | "H" => Some(Self::Header),
             "pcm" => Some(Self::Bmi),
             _ => None,
         }
@@ -215,6 +226,8 @@ pub struct Invocation {
     pub kind: Kind,
     /// The language of the source.
     pub language: Language,
+    /// Whether the command says the language.
+    pub says_language: bool,
     /// The source, as it was named. A header's name, if the kind is that of a header unit.
     pub source: PathBuf,
     /// The object it makes.
@@ -245,10 +258,10 @@ impl Invocation {
     /// Reads the arguments behind the compiler's name. `read_response` gives the text of an `@FILE`.
     pub fn parse(
         args: &[OsString],
-        family: Family,
+        dialect: Dialect,
         read_response: &dyn Fn(&Path) -> Option<String>,
     ) -> Result<Self, Bypass> {
-        parse::parse(args, family, read_response)
+        parse::parse(args, dialect, read_response)
     }
 
     /// The output whose name the compile is known by: the object, else the BMI.
@@ -285,7 +298,9 @@ mod tests {
 
     fn parse(line: &str) -> Result<Invocation, Bypass> {
         let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        Invocation::parse(&args, Family::Clang, &|path| match path.to_str()? {
+        Invocation::parse(&args, Dialect { family: Family::Clang, is_cxx: true }, &|path| match path
+            .to_str()?
+        {
             "m.o.modmap" => Some(
                 "-x c++-module\n-fmodule-output=\"d/m.pcm\"\n-fmodule-file=\"std=s/std.pcm\"\n".to_owned(),
             ),

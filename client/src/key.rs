@@ -65,7 +65,8 @@ pub fn unit(invocation: &Invocation, facts: &Facts) -> Unit {
     }
     // Named ones load by name, so their order does not matter; that of the others might.
     let (mut named, others): (Vec<_>, Vec<_>) = facts.bmis.iter().partition(|(module, _)| !module.is_empty());
-    named.sort();
+    // Of two of one name the order decides.
+    named.sort_by(|(one, _), (other, _)| one.cmp(other));
     for (module, digest) in named.into_iter().chain(others) {
         unit.bmi(module, *digest);
     }
@@ -135,11 +136,12 @@ pub fn colour(family: Family) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invocation::Dialect;
     use crate::invocation::flags::{Effect, Form, LANGUAGE_FLAGS, LANGUAGE_VALUES, TABLE};
 
     fn invocation(line: &[&str]) -> Invocation {
         let args: Vec<OsString> = line.iter().map(OsString::from).collect();
-        Invocation::parse(&args, Family::Clang, &|_| None)
+        Invocation::parse(&args, Dialect { family: Family::Clang, is_cxx: true }, &|_| None)
             .unwrap_or_else(|bypass| panic!("{line:?}: {bypass:?}"))
     }
 

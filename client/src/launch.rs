@@ -68,8 +68,8 @@ pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
 
 /// What happens to a compile, from its command line to its outputs in place.
 fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) -> Result<u8, Stop> {
-    let (family, _) = Compiler::family_of(program)?;
-    let invocation = Invocation::parse(args, family, &read_response)?;
+    let (dialect, _) = Compiler::dialect_of(program)?;
+    let invocation = Invocation::parse(args, dialect, &read_response)?;
     let compiler = Compiler::identify(program.to_owned(), session.store.as_ref(), session.inputs.memo())?;
     let mut task = session.task(invocation, compiler)?;
 

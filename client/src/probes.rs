@@ -103,6 +103,23 @@ pub fn joined(text: Vec<u8>) -> Vec<u8> {
     out
 }
 
+/// The literal operands of the text's `#include`s.
+pub fn included(text: &[u8]) -> Vec<String> {
+    let operand = |line: &[u8]| {
+        let line = line.trim_ascii_start().strip_prefix(b"#")?.trim_ascii_start();
+        let operand =
+            line.strip_prefix(b"include").or_else(|| line.strip_prefix(b"import"))?.trim_ascii_start();
+        let (end, name) = match operand.split_first()? {
+            (b'"', rest) => (b'"', rest),
+            (b'<', rest) => (b'>', rest),
+            _ => return None,
+        };
+        let name = name.get(..memchr::memchr(end, name)?)?;
+        String::from_utf8(name.to_owned()).ok()
+    };
+    text.split(|byte| *byte == b'\n').filter_map(operand).collect()
+}
+
 /// Whether a word of this text is a part of one of the names: pasted to the rest of it, it would be that name.
 pub fn has_part_of(text: &[u8], names: &[&str]) -> bool {
     let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
@@ -246,6 +263,12 @@ mod tests {
         for text in ["#include <x>", "has_x __has_include __DATE__", "__x _E__"] {
             assert!(!has_part_of(text.as_bytes(), &names), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_included_is_read() {
+        let text = b"#include \"a/b.h\"\n # include <c>\nint x; // #include \"no.h\"\n#include NAME\n#include \"open\n";
+        assert_eq!(included(text), ["a/b.h", "c"]);
     }
 
     #[test]

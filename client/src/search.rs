@@ -108,12 +108,15 @@ impl SearchPath {
         found
     }
 
-    /// A header that GCC would take from a precompiled form beside it.
-    pub fn precompiled(&self, read: &[PathBuf]) -> Option<PathBuf> {
+    /// A precompiled header that GCC would take instead of one of these, which are included by the source itself.
+    pub fn precompiled(&self, source: &Path, included: &[String]) -> Option<PathBuf> {
+        let beside = self.cwd.join(source).parent().map(Path::to_owned).unwrap_or_default();
+        let places: Vec<&PathBuf> = [&beside, &self.cwd].into_iter().chain(&self.directories).collect();
         let mut listings = Listings::default();
-        read.iter().map(|file| normal(&self.cwd.join(file))).find(|file| {
-            let gch = file.file_name().map(|name| Path::new(name).with_added_extension("gch"));
-            file.parent().zip(gch).is_some_and(|(parent, gch)| listings.may_have(parent, &gch))
+        included.iter().map(|name| Path::new(name).with_added_extension("gch")).find_map(|gch| {
+            let place =
+                places.iter().find(|place| listings.may_have(place, &gch) && place.join(&gch).exists())?;
+            Some(place.join(gch))
         })
     }
 

@@ -211,7 +211,7 @@ mod tests {
             Some((Joined, Bypass("implicit-modules"), "-cache-path=x"))
         );
         assert_eq!(find("-fno-builtin-memcpy", Family::Clang), Some((Exact, Key, "")));
-        assert_eq!(find("-fprofile-use=x", Family::Clang), Some((Joined, Bypass("profile"), "-use=x")));
+        assert_eq!(find("-fprofile-use=x", Family::Clang), Some((Joined, Effect::Absolute, "-use=x")));
     }
 
     #[test]

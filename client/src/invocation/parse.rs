@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use super::flags::{self, Effect, Form, Role};
 use super::{
-    Arg, BmiInput, BmiOutput, Bypass, Depfile, Extra, Family, Invocation, Kind, Language, PathArg, response,
+    Arg, BmiInput, BmiOutput, Bypass, Depfile, Dialect, Extra, Invocation, Kind, Language, PathArg, response,
 };
 
 /// Reads the arguments behind the compiler's name.
 pub(super) fn parse(
     args: &[OsString],
-    family: Family,
+    dialect: Dialect,
     read_response: &dyn Fn(&Path) -> Option<String>,
 ) -> Result<Invocation, Bypass> {
     let words = response::expand(args, read_response)?;
-    let mut parser = Parser::new(family);
+    let mut parser = Parser::new(dialect);
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         parser.take(&word.text, word.modmap, &mut rest.by_ref().map(|word| word.text.clone()))?;
@@ -33,7 +33,7 @@ const NOT_IN_KEY: [(&str, &str); 5] = [
 ];
 
 struct Parser {
-    family: Family,
+    dialect: Dialect,
     args: Vec<Arg>,
     precompile: bool,
     compile: bool,
@@ -61,9 +61,9 @@ struct Parser {
 }
 
 impl Parser {
-    fn new(family: Family) -> Self {
+    fn new(dialect: Dialect) -> Self {
         Self {
-            family,
+            dialect,
             args: Vec::new(),
             precompile: false,
             compile: false,
@@ -104,7 +104,7 @@ impl Parser {
         let short = flags::short_form(given);
         let text = short.as_deref().unwrap_or(given);
         let (form, effect, joined) =
-            flags::find(text, self.family).ok_or_else(|| Bypass::new("unknown-flag", text))?;
+            flags::find(text, self.dialect.family).ok_or_else(|| Bypass::new("unknown-flag", text))?;
         let separate = form == Form::Separate || form == Form::Either && joined.is_empty();
         let value = match (effect, separate) {
             (Effect::Bypass(reason), _) => return Err(Bypass::new(reason, text)),
@@ -275,7 +275,8 @@ impl Parser {
         let mut rest = words.iter();
         while let Some(word) = rest.next() {
             let unknown = || Bypass::new("xclang", word);
-            let (form, effect, joined) = flags::find_compiler_word(word, self.family).ok_or_else(unknown)?;
+            let (form, effect, joined) =
+                flags::find_compiler_word(word, self.dialect.family).ok_or_else(unknown)?;
             let separate = form == Form::Separate || form == Form::Either && joined.is_empty();
             let value = if separate { rest.next().ok_or_else(unknown)? } else { joined };
             match effect {
@@ -305,7 +306,8 @@ impl Parser {
             None => default_output(&source, kind),
         };
         Ok(Invocation {
-            family: self.family,
+            family: self.dialect.family,
+            says_language: self.language.is_some(),
             kind,
             language,
             bmi: self.bmi_output(kind, language, &output)?,
@@ -324,7 +326,7 @@ impl Parser {
     }
 
     fn language_of(&self, source: &Path) -> Result<Language, Bypass> {
-        match (self.language, Language::of_source(source)) {
+        match (self.language, Language::of_source(source, self.dialect.is_cxx)) {
             (Some(_), Some(Language::Bmi)) => Err(Bypass::new("language", "-x with a BMI")),
             (Some(language), _) | (None, Some(language)) => Ok(language),
             (None, None) => Err(Bypass::new("language", source.to_string_lossy())),

@@ -80,7 +80,7 @@ impl Plan {
         for arg in &invocation.args {
             args.extend(arg.words().into_iter().map(OsString::from));
             if *arg == Arg::Source {
-                if invocation.language != Language::Bmi {
+                if invocation.says_language {
                     args.extend(["-x".into(), invocation.language.word().into()]);
                 }
                 args.push(invocation.source.clone().into());

@@ -72,7 +72,9 @@ impl Seat {
 
     /// The compiler's command line behind the launcher.
     pub fn behind(&self, words: &[String]) -> Vec<OsString> {
-        std::iter::once(self.program.clone().into_os_string()).chain(words.iter().map(OsString::from)).collect()
+        std::iter::once(self.program.clone().into_os_string())
+            .chain(words.iter().map(OsString::from))
+            .collect()
     }
 
     /// How many hits it has counted so far.
@@ -83,7 +85,9 @@ impl Seat {
                 let counted = ["direct_cache_hit", "preprocessed_cache_hit"];
                 let shown = self.ask(&["--print-stats"]);
                 let rows = shown.lines().filter_map(|line| line.split_once('\t'));
-                rows.filter(|(name, _)| counted.contains(name)).filter_map(|(_, n)| n.parse::<u64>().ok()).sum()
+                rows.filter(|(name, _)| counted.contains(name))
+                    .filter_map(|(_, n)| n.parse::<u64>().ok())
+                    .sum()
             }
             Contestant::Sccache => sum(&self.sccache_stats()["cache_hits"]["counts"]),
         }
@@ -94,7 +98,8 @@ impl Seat {
         let start = Instant::now();
         while self.contestant == Contestant::Sccache && start.elapsed() < SETTLES_WITHIN {
             let stats = self.sccache_stats();
-            let stored = stats["cache_writes"].as_u64().unwrap_or(0) + stats["cache_write_errors"].as_u64().unwrap_or(0);
+            let stored = stats["cache_writes"].as_u64().unwrap_or(0)
+                + stats["cache_write_errors"].as_u64().unwrap_or(0);
             if stored >= sum(&stats["cache_misses"]["counts"]) {
                 return;
             }

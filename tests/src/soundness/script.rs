@@ -92,7 +92,9 @@ impl Case {
 
     fn read(&mut self, line: &str) {
         if let Some(text) = line.strip_prefix("    ") {
-            let Some(Step::File(_, all)) = self.steps.last_mut() else { panic!("a text without a file: {line}") };
+            let Some(Step::File(_, all)) = self.steps.last_mut() else {
+                panic!("a text without a file: {line}")
+            };
             all.push_str(text);
             all.push('\n');
             return;
@@ -130,7 +132,11 @@ impl Case {
             Step::Compile(_, words) => Some(words.clone()),
             _ => None,
         });
-        if words.is_empty() { before.unwrap_or_else(|| panic!("{}: nothing to repeat", self.name)) } else { words }
+        if words.is_empty() {
+            before.unwrap_or_else(|| panic!("{}: nothing to repeat", self.name))
+        } else {
+            words
+        }
     }
 }
 

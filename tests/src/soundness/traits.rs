@@ -101,7 +101,9 @@ fn describe(mine: Option<&Entry>, right: Option<&Entry>) -> String {
         (Some(Entry::File { mode: mine, .. }), Some(Entry::File { mode: right, .. })) if mine != right => {
             format!("has mode {mine:o}, should have {right:o}")
         }
-        (Some(Entry::File { bytes: mine, .. }), Some(Entry::File { bytes: right, .. })) => contrast(mine, right),
+        (Some(Entry::File { bytes: mine, .. }), Some(Entry::File { bytes: right, .. })) => {
+            contrast(mine, right)
+        }
         _ => "is of another kind".to_owned(),
     }
 }
@@ -114,5 +116,11 @@ fn contrast(mine: &[u8], right: &[u8]) -> String {
         let to = bytes.len().min(at + 64);
         bytes.get(from..to).unwrap_or_default().escape_ascii().to_string()
     };
-    format!("differs at byte {at} (of {}, right {}): `{}`, right `{}`", mine.len(), right.len(), piece(mine), piece(right))
+    format!(
+        "differs at byte {at} (of {}, right {}): `{}`, right `{}`",
+        mine.len(),
+        right.len(),
+        piece(mine),
+        piece(right)
+    )
 }

@@ -203,14 +203,20 @@ impl Trial<'_> {
         let mut difference = seen.difference(&right);
         if !difference.is_empty() && during.is_none() {
             let again = self.bare(&embedded, None);
-            if seen == again || (embedded != words && seen.differs_only_in_bmis(&again) && seen == self.bare(words, None)) {
+            if seen == again
+                || (embedded != words && seen.differs_only_in_bmis(&again) && seen == self.bare(words, None))
+            {
                 difference.clear();
             }
         }
         self.worlds.agree();
         if !difference.is_empty() {
             let how = if hit { "after a hit" } else { "without a hit" };
-            self.outcome.wrong.push(format!("$ {} ({how})\n    {}", words.join(" "), difference.join("\n    ")));
+            self.outcome.wrong.push(format!(
+                "$ {} ({how})\n    {}",
+                words.join(" "),
+                difference.join("\n    ")
+            ));
         }
         hit
     }
@@ -220,10 +226,12 @@ impl Trial<'_> {
         let makes_bmi = |word: &String| word == "--precompile" || word.starts_with("-fmodule-output");
         let _turn = self.worlds.enter(Side::Bare);
         let dir = self.worlds.root().join(&self.cwd);
-        let listed = |word: &String| word.strip_prefix('@').and_then(|name| fs_err::read_to_string(dir.join(name)).ok());
-        let makes_bmi = words.iter().any(|word| {
-            makes_bmi(word) || listed(word).is_some_and(|text| text.contains("-fmodule-output"))
-        });
+        let listed = |word: &String| {
+            word.strip_prefix('@').and_then(|name| fs_err::read_to_string(dir.join(name)).ok())
+        };
+        let makes_bmi = words
+            .iter()
+            .any(|word| makes_bmi(word) || listed(word).is_some_and(|text| text.contains("-fmodule-output")));
         let embed: &[&str] = if makes_bmi { &["-Xclang", "-fmodules-embed-all-files"] } else { &[] };
         words.iter().cloned().chain(embed.iter().map(|word| (*word).to_owned())).collect()
     }
@@ -278,7 +286,13 @@ impl Trial<'_> {
 
 /// `clang++` stands for the compiler that the tests use.
 fn real_name(word: &str) -> String {
-    if word == "clang++" { CLANG.to_owned() } else if word == "clang" { CLANG.replace("++", "") } else { word.to_owned() }
+    if word == "clang++" {
+        CLANG.to_owned()
+    } else if word == "clang" {
+        CLANG.replace("++", "")
+    } else {
+        word.to_owned()
+    }
 }
 
 /// Waits until the clock shows another second.
