@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
@@ -20,7 +21,7 @@ use crate::bases::MARK;
 use crate::compiler::run::{Ran, run};
 use crate::depfile::Rules;
 use crate::inputs::{self, Uncacheable};
-use crate::invocation::{Arg, Bypass, Invocation, Kind, Language};
+use crate::invocation::{Arg, Bypass, Family, Invocation, Kind, Language};
 use crate::key;
 use crate::local::Store;
 use crate::local::lock::Lock;
@@ -44,7 +45,8 @@ struct Plan {
     files: Vec<(Role, PathBuf, PathBuf)>,
     /// What the compiler writes about what it reads: the user's depfile, or one of our own.
     listing: Option<PathBuf>,
-    /// For `-MMD`: the include graph, which has the system headers that the depfile leaves out.
+    /// For `-MMD`: the include graph, which has the system headers that the depfile leaves out. GCC has none: there it is
+    /// a depfile of all headers.
     graph: Option<PathBuf>,
 }
 
@@ -153,7 +155,7 @@ impl Plan {
                 args.extend(["-Xclang".into(), (*word).to_owned()]);
             }
         };
-        if let Some(graph) = &self.graph {
+        if let (Some(graph), Family::Clang) = (&self.graph, invocation.family) {
             cc1(&["-dependency-dot".as_ref(), graph.as_os_str()]);
         }
         if invocation.may_load_bmis() {
@@ -303,7 +305,11 @@ impl Session {
         if let Some((role, ..)) = built.plan.files.iter().find(|(_, staged, _)| !staged.is_file()) {
             return Err(Uncacheable::new("missing-output", role.to_string()));
         }
-        let (listing, graph) = (built.plan.listing.as_deref(), built.plan.graph.as_deref());
+        let (mut listing, mut graph) = (built.plan.listing.as_deref(), built.plan.graph.as_deref());
+        if let (Family::Gcc, Some(all)) = (task.invocation.family, graph) {
+            list_all(task, all)?;
+            (listing, graph) = (Some(all), None);
+        }
         let headers = self.imported_headers(task);
         let set = self.inputs.learn(&task.invocation, listing, graph, headers, built.start)?;
         self.refuse_foreign_bmis(task, &set)?;
@@ -452,6 +458,23 @@ fn put_depfile(task: &Task, staged: &Path, store: &Store) -> io::Result<(Digest,
     let rules = Rules::parse(&text).ok_or_else(not_understood)?;
     let text = rules.spelled(|name| task.bases.spell(name)).text();
     Ok((store.put_blob(text.as_bytes())?, text.len() as u64))
+}
+
+/// GCC lists the user's headers or all of them, not both, so it is asked again, to preprocess only. What changes in
+/// between is seen by who looks whether anything changed since the compile began.
+fn list_all(task: &Task, to: &Path) -> Result<(), Uncacheable> {
+    let words = task.invocation.args.iter().filter(|arg| !matches!(arg, Arg::Action(_) | Arg::Source));
+    let mut command = Command::new(&task.compiler.program);
+    command.args(words.flat_map(Arg::words)).args(["-M", "-MF"]).arg(to);
+    if task.invocation.says_language {
+        command.args(["-x", task.invocation.language.word()]);
+    }
+    command.arg(&task.invocation.source);
+    let ran = command.stdin(Stdio::null()).output();
+    match ran {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(_) | Err(_) => Err(Uncacheable::new("depfile-not-understood", to.display().to_string())),
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -278,7 +278,6 @@ pub const GCC_BYPASS: &[(&str, &str)] = &[
     ("-fdiagnostics-format", "diagnostics-format"),
     ("-fdiagnostics-add-output", "diagnostics-format"),
     ("-fsanitize-blacklist", "sanitizer"),
-    ("-MMD", "gcc-user-depfile"),
     ("-specs", "specs"),
     ("-wrapper", "specs"),
     ("-cxx-isystem", "unknown-flag"),
