@@ -17,6 +17,7 @@ use pcmcache_shared::Digest;
 
 pub use driver::Driver;
 
+use crate::invocation::scan::Scan;
 use crate::invocation::{Bypass, Dialect, Family};
 use crate::local::Store;
 use crate::local::memo::Memo;
@@ -31,6 +32,19 @@ pub struct Compiler {
     pub family: Family,
     /// The directory its binary is in, links followed.
     directory: PathBuf,
+    /// The content of its binary and of the libraries it loads.
+    pub identity: Digest,
+    /// What runs instead of it, if it is only scanned for.
+    pub scanner: Option<Scanner>,
+}
+
+/// A program that says which modules a source provides and requires.
+#[derive(Debug, Clone)]
+pub struct Scanner {
+    /// The program to run.
+    pub program: PathBuf,
+    /// What it is told before the compiler's arguments: the compiler's name comes last.
+    pub words: Vec<OsString>,
     /// The content of its binary and of the libraries it loads.
     pub identity: Digest,
 }
@@ -125,7 +139,28 @@ impl Compiler {
         let directory = real.parent().unwrap_or(Path::new("/")).to_owned();
         let identity = identity::identity(&real, store, memo)
             .ok_or_else(|| Bypass::new("compiler-wrapper", real.display().to_string()))?;
-        Ok(Self { program, family, directory, identity })
+        Ok(Self { program, family, directory, identity, scanner: None })
+    }
+
+    /// Identifies the compiler that a scanner scans for, and the scanner. They must be of one installation: the
+    /// scanner is a driver of its own, and only then that compiler's driver can speak for it.
+    pub fn identify_scanned(
+        scan: &Scan,
+        scanner: &Path,
+        store: Option<&Store>,
+        memo: &mut Memo,
+    ) -> Result<Self, Bypass> {
+        let mut compiler = Self::identify(scan.compiler.clone(), store, memo)?;
+        let real = fs_err::canonicalize(scanner).map_err(|error| Bypass::new("scan", error.to_string()))?;
+        if compiler.family != Family::Clang || real.parent() != Some(&compiler.directory) {
+            return Err(Bypass::new("scan", "the scanner is not the compiler's own"));
+        }
+        let identity = Self::identify_program(&real, store, memo)?;
+        let words = scan.own.iter().cloned().chain([scan.compiler.clone().into()]).collect();
+        compiler.scanner = Some(Scanner { program: scanner.to_owned(), words, identity });
+        // The scanner does not follow the link that the compiler's name may be.
+        compiler.directory = scan.compiler.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok(compiler)
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod flags;
 mod parse;
 pub mod response;
+pub mod scan;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ pub enum Kind {
     HeaderUnit,
     /// `-c X.pcm`: an object from a BMI.
     BmiToObject,
+    /// What a scanner does with `-c SOURCE`: it says which modules it provides and requires.
+    Scan,
 }
 
 /// The language of the source, in the words of `-x`.
@@ -232,6 +235,8 @@ pub struct Invocation {
     pub source: PathBuf,
     /// The object it makes.
     pub object: Option<PathBuf>,
+    /// The object that a scan is about: it names it, and does not make it.
+    pub scanned: Option<PathBuf>,
     /// The BMI it makes.
     pub bmi: Option<BmiOutput>,
     /// The depfile it makes.
@@ -267,7 +272,7 @@ impl Invocation {
     /// The output whose name the compile is known by: the object, else the BMI.
     pub fn main_output(&self) -> &Path {
         let bmi = self.bmi.as_ref().map(|bmi| bmi.path.as_path());
-        self.object.as_deref().or(bmi).unwrap_or(Path::new("a.out"))
+        self.object.as_deref().or(self.scanned.as_deref()).or(bmi).unwrap_or(Path::new("a.out"))
     }
 
     /// The words that enter the key, in the order of the command line, with paths as `spell` gives them.

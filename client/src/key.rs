@@ -106,6 +106,9 @@ fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
     if facts.colour {
         args.push(colour(invocation.family).to_owned());
     }
+    if let Some(object) = &invocation.scanned {
+        args.push(format!("scans for {}", bases.spell(&object.to_string_lossy())));
+    }
     args.extend(invocation.extras.iter().map(|extra| format!("makes {}", extra.role)));
     if let Some(depfile) = &invocation.depfile {
         args.push(if depfile.system_headers { "-MD" } else { "-MMD" }.to_owned());

@@ -1,4 +1,4 @@
-//! The whole story of one compile.
+//! The whole story of one compile, or of one scan for modules.
 //!
 //! Read [`story`] top to bottom and you know what the launcher does. Each step is one call into one room. A fault of
 //! the cache at any step leads to the same end as no cache: the compiler runs, and its status and output are ours.
@@ -15,6 +15,7 @@ use std::process::Command;
 use pcmcache_shared::failpoint;
 
 use crate::compiler::{self, Compiler};
+use crate::invocation::scan::{self, Scan};
 use crate::invocation::{Bypass, Invocation, response};
 use crate::local::lock::Turn as LocalTurn;
 use crate::os;
@@ -68,16 +69,14 @@ pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
 
 /// What happens to a compile, from its command line to its outputs in place.
 fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) -> Result<u8, Stop> {
-    let (dialect, _) = Compiler::dialect_of(program)?;
-    let invocation = Invocation::parse(args, dialect, &read_response)?;
-    let compiler = Compiler::identify(program.to_owned(), session.store.as_ref(), session.inputs.memo())?;
+    let (invocation, compiler) = understand(session, program, args)?;
     let mut task = session.task(invocation, compiler)?;
 
     if session.is_shareable(&mut task)
         && let Some(hit) = session.find(&mut task)
         && session.restore(&task, &hit)?
     {
-        return Ok(session.local_hit());
+        return Ok(session.local_hit(&task));
     }
     failpoint!("launch.looked");
 
@@ -94,12 +93,12 @@ fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) ->
         && let Some(hit) = session.find(&mut task)
         && session.restore(&task, &hit)?
     {
-        return Ok(session.local_hit());
+        return Ok(session.local_hit(&task));
     }
 
     let lease = match session.ask(&mut task)? {
         Turn::Found(hit) if session.inputs.still_as_seen() && session.restore(&task, &hit)? => {
-            return Ok(session.remote_hit());
+            return Ok(session.remote_hit(&task));
         }
         Turn::Found(_) => None,
         Turn::Build(lease) => lease,
@@ -120,6 +119,24 @@ fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) ->
         return Ok(0);
     }
     session.place(&task, built)
+}
+
+/// What the command is, and the compiler that it runs or scans for.
+fn understand(
+    session: &mut Session,
+    program: &std::path::Path,
+    args: &[OsString],
+) -> Result<(Invocation, Compiler), Bypass> {
+    let store = session.store.as_ref();
+    if scan::is_scanner(program) {
+        let scan = Scan::parse(args, &read_response)?;
+        let compiler = Compiler::identify_scanned(&scan, program, store, session.inputs.memo())?;
+        return Ok((scan.invocation, compiler));
+    }
+    let (dialect, _) = Compiler::dialect_of(program)?;
+    let invocation = Invocation::parse(args, dialect, &read_response)?;
+    let compiler = Compiler::identify(program.to_owned(), store, session.inputs.memo())?;
+    Ok((invocation, compiler))
 }
 
 fn read_response(path: &std::path::Path) -> Option<String> {

@@ -210,6 +210,8 @@ pub struct Stats {
     pub local_hits: u64,
     /// Results taken from the server.
     pub remote_hits: u64,
+    /// Scans among these.
+    pub scan_hits: u64,
     /// Times it waited for another builder.
     pub waits: u64,
     /// Results of others taken in place of its own.

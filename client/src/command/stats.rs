@@ -50,6 +50,7 @@ fn text(counts: &Counts) -> String {
         ("scans", counts.scans),
         ("local hits", counts.local_hits),
         ("remote hits", counts.remote_hits),
+        ("scans among the hits", counts.scan_hits),
         ("waits", counts.waits),
         ("adopted", counts.adopted),
         ("diverged", counts.diverged),

@@ -12,7 +12,7 @@ use pcmcache_shared::recipe::{escape, unescape};
 
 use super::{Compiler, KEY_VARIABLES, MAX_MEMO, find, id_of, memo_file};
 use crate::bases::Bases;
-use crate::invocation::{Bypass, Family, Invocation, response};
+use crate::invocation::{Bypass, Family, Invocation, Kind, response};
 use crate::local::Store;
 use crate::local::sealed::{self, Sealed};
 use crate::os::{FileId, Moment};
@@ -293,6 +293,10 @@ fn probe_arguments(invocation: &Invocation) -> Vec<String> {
     let mut args = invocation.keyed_words(str::to_owned);
     if invocation.object.is_some() && invocation.bmi.is_some() {
         args.push("-fmodule-output=/dev/null".to_owned());
+    }
+    if invocation.kind == Kind::Scan {
+        // A scanner takes the compiler's name as it stands.
+        args.push("-no-canonical-prefixes".to_owned());
     }
     let source = match invocation.source_file() {
         Some(_) => "/dev/null".to_owned(),

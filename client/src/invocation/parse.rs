@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::flags::{self, Effect, Form, Role};
 use super::{
-    Arg, BmiInput, BmiOutput, Bypass, Depfile, Dialect, Extra, Invocation, Kind, Language, PathArg, response,
+    Arg, BmiInput, BmiOutput, Bypass, Depfile, Dialect, Extra, Family, Invocation, Kind, Language, PathArg,
+    response,
 };
 
 /// Reads the arguments behind the compiler's name.
@@ -14,8 +15,25 @@ pub(super) fn parse(
     dialect: Dialect,
     read_response: &dyn Fn(&Path) -> Option<String>,
 ) -> Result<Invocation, Bypass> {
+    read(Parser::new(dialect), args, read_response)
+}
+
+/// Reads the arguments of a compiler that is scanned for.
+pub(super) fn parse_scan(
+    args: &[OsString],
+    read_response: &dyn Fn(&Path) -> Option<String>,
+) -> Result<Invocation, Bypass> {
+    let mut parser = Parser::new(Dialect { family: Family::Clang, is_cxx: true });
+    parser.scan = true;
+    read(parser, args, read_response)
+}
+
+fn read(
+    mut parser: Parser,
+    args: &[OsString],
+    read_response: &dyn Fn(&Path) -> Option<String>,
+) -> Result<Invocation, Bypass> {
     let words = response::expand(args, read_response)?;
-    let mut parser = Parser::new(dialect);
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         parser.take(&word.text, word.modmap, &mut rest.by_ref().map(|word| word.text.clone()))?;
@@ -34,6 +52,8 @@ const NOT_IN_KEY: [(&str, &str); 5] = [
 
 struct Parser {
     dialect: Dialect,
+    /// Whether the command is only scanned.
+    scan: bool,
     args: Vec<Arg>,
     precompile: bool,
     compile: bool,
@@ -64,6 +84,7 @@ impl Parser {
     fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
+            scan: false,
             args: Vec::new(),
             precompile: false,
             compile: false,
@@ -313,7 +334,8 @@ impl Parser {
             bmi: self.bmi_output(kind, language, &output)?,
             depfile: self.depfile(kind, &output)?,
             extras: self.extras(kind, &output)?,
-            object: matches!(kind, Kind::Object | Kind::BmiToObject).then_some(output),
+            object: matches!(kind, Kind::Object | Kind::BmiToObject).then(|| output.clone()),
+            scanned: (kind == Kind::Scan).then_some(output),
             source,
             forced_includes: self.forced_includes,
             bmis: self.bmis,
@@ -344,6 +366,8 @@ impl Parser {
             (_, _, Header | UserHeader | SystemHeader) => Err(Bypass::new("language", language.word())),
             (_, _, _) if self.header_unit => Err(Bypass::new("header-unit", language.word())),
             (false, false, _) => Err(Bypass::new("not-a-compile", "neither -c nor --precompile")),
+            (true, false, C | Cxx | CxxModule) if self.scan => Ok(Kind::Scan),
+            (_, _, _) if self.scan => Err(Bypass::new("scan", "of another command than a compile")),
             (true, false, Bmi) => Ok(Kind::BmiToObject),
             (true, false, C | Cxx | CxxModule) => Ok(Kind::Object),
             (false, true, CxxModule) => Ok(Kind::Precompile),
@@ -366,7 +390,7 @@ impl Parser {
                 Err(Bypass::new("implicit-bmi", output.to_string_lossy()))
             }
             (_, Some(_)) => Err(Bypass::new("module-output", "not for this kind of compile")),
-            (Kind::Object | Kind::BmiToObject, None) => Ok(None),
+            (Kind::Object | Kind::BmiToObject | Kind::Scan, None) => Ok(None),
         }
     }
 
@@ -391,9 +415,13 @@ impl Parser {
     }
 
     fn extras(&self, kind: Kind, output: &Path) -> Result<Vec<Extra>, Bypass> {
+        if kind == Kind::Scan && self.serialized.is_none() {
+            // Nothing is generated, and nothing beside it.
+            return Ok(Vec::new());
+        }
         // What else these make beside a BMI, and with two jobs, was not looked into.
         let is_plain = kind == Kind::Object && self.bmi_output.is_none();
-        if !self.beside.is_empty() && !is_plain {
+        if (!self.beside.is_empty() || kind == Kind::Scan) && !is_plain {
             return Err(Bypass::new("extra-outputs-of-module", output.to_string_lossy()));
         }
         let beside = self.beside.iter();
@@ -417,7 +445,7 @@ fn once<T>(place: &mut Option<T>, value: T, text: &str) -> Result<(), Bypass> {
 fn default_output(source: &Path, kind: Kind) -> PathBuf {
     let extension = match kind {
         Kind::Precompile | Kind::HeaderUnit => "pcm",
-        Kind::Object | Kind::BmiToObject => "o",
+        Kind::Object | Kind::BmiToObject | Kind::Scan => "o",
     };
     let name = source.file_name().unwrap_or(OsStr::new("a"));
     Path::new(name).with_extension(extension)

@@ -75,6 +75,15 @@ impl Plan {
         self.files.iter().find(|(of, ..)| *of == role).map(|(_, staged, _)| staged.as_path())
     }
 
+    /// What is run, and with which arguments.
+    fn command(&self, task: &Task) -> (PathBuf, Vec<OsString>) {
+        let args = self.arguments(task);
+        match &task.compiler.scanner {
+            None => (task.compiler.program.clone(), args),
+            Some(scanner) => (scanner.program.clone(), scanner.words.iter().cloned().chain(args).collect()),
+        }
+    }
+
     /// The compiler's arguments: the user's in their order, with the outputs in their stages.
     fn arguments(&self, task: &Task) -> Vec<OsString> {
         let invocation = &task.invocation;
@@ -89,7 +98,8 @@ impl Plan {
             }
         }
         self.add_extras(&mut args);
-        let main = self.staged(Role::Object).or(self.staged(Role::Bmi)).unwrap_or(Path::new(""));
+        let made = self.staged(Role::Object).or(self.staged(Role::Bmi));
+        let main = made.or(invocation.scanned.as_deref()).unwrap_or(Path::new(""));
         args.extend(["-o".into(), main.into()]);
         if let (Some(_), Some(bmi)) = (&invocation.object, self.staged(Role::Bmi)) {
             args.push(os::join_name(&["-fmodule-output=".as_ref(), bmi.as_os_str()]));
@@ -185,17 +195,19 @@ impl Session {
     pub(super) fn build(&mut self, task: &Task) -> Result<Built, Stop> {
         let plan = Plan::new(&task.invocation)
             .map_err(|error| Bypass::new("output-directory", error.to_string()))?;
-        let args = plan.arguments(task);
+        let (program, args) = plan.command(task);
         failpoint!("launch.staged");
         // Whoever wrote an input before this launch wrote it in an earlier tick of the clock than the compile.
         self.began.let_pass();
         let start = Moment::now();
-        let ran = run(&task.compiler.program, &args, &self.interrupt);
+        let ran = run(&program, &args, &self.interrupt);
         let ran = ran.map_err(|error| Bypass::new("cannot-run", error.to_string()))?;
         if self.interrupt.came() {
             return Err(self.interrupted());
         }
-        if task.shareable {
+        if task.is_scan() {
+            self.counts.scans += 1;
+        } else if task.shareable {
             self.counts.compiles += 1;
         }
         Ok(Built { ran, plan, start })
@@ -217,7 +229,9 @@ impl Session {
         }
         for (role, staged, path) in &built.plan.files {
             let is_main = path == task.invocation.main_output();
-            if *role == Role::Depfile && staged.exists() {
+            if task.is_scan() {
+                // A scanner that fails leaves what was there.
+            } else if *role == Role::Depfile && staged.exists() {
                 let _ = strip_depfile(task, built);
                 let _ = stage::place(staged, path);
             } else if is_main || *role == Role::Depfile {

@@ -65,6 +65,11 @@ pub(super) struct Hit {
 }
 
 impl Task {
+    /// Whether nothing is compiled.
+    pub(super) fn is_scan(&self) -> bool {
+        self.invocation.kind == Kind::Scan
+    }
+
     /// What a lock or a lease is on.
     pub(super) fn claim(&self) -> Claim {
         let newest = self.known.first().and_then(|known| known.recipe.as_ref());
@@ -104,6 +109,7 @@ impl Session {
         let driver = compiler.ask(&invocation, self.store.as_ref(), &cwd, &bases)?;
         let inputs = self.digests(&driver.inputs)?;
         let mut identities = vec![compiler.identity];
+        identities.extend(compiler.scanner.as_ref().map(|scanner| scanner.identity));
         for program in driver.programs {
             let program = Compiler::identify_program(&program, self.store.as_ref(), self.inputs.memo())?;
             identities.push(program);
@@ -225,13 +231,15 @@ impl Session {
         turn
     }
 
-    pub(super) fn local_hit(&mut self) -> u8 {
+    pub(super) fn local_hit(&mut self, task: &Task) -> u8 {
         self.counts.local_hits += 1;
+        self.counts.scan_hits += u64::from(task.is_scan());
         0
     }
 
-    pub(super) fn remote_hit(&mut self) -> u8 {
+    pub(super) fn remote_hit(&mut self, task: &Task) -> u8 {
         self.counts.remote_hits += 1;
+        self.counts.scan_hits += u64::from(task.is_scan());
         0
     }
 
@@ -275,6 +283,7 @@ impl Session {
             Err(Stop::Interrupted(signal)) => format!("interrupted by signal {signal}"),
             Ok(_) if counts.local_hits > 0 => "local hit".to_owned(),
             Ok(_) if counts.remote_hits > 0 => "remote hit".to_owned(),
+            Ok(code) if counts.scans > 0 => format!("scanned, exit {code}"),
             Ok(code) => format!("compiled, exit {code}"),
         };
         let mut text = format!("pcmcache[{}] {what}: {}", std::process::id(), program.display());
@@ -304,8 +313,12 @@ fn refuse_special_outputs(invocation: &Invocation) -> Result<(), Bypass> {
     }
 }
 
-/// Whether the compiler would have coloured its diagnostics, had it seen the terminal that we stand before.
+/// Whether the compiler would have coloured its diagnostics, had it seen the terminal that we stand before. A scanner
+/// never does.
 fn wants_colour(invocation: &Invocation) -> bool {
+    if invocation.kind == Kind::Scan {
+        return false;
+    }
     let says = |arg: &Arg| match arg {
         Arg::Key(words) => words.iter().any(|word| {
             word.contains("color")

@@ -27,10 +27,12 @@ pub struct Counts {
     pub compiles: u64,
     /// Scanners actually run.
     pub scans: u64,
-    /// Commands answered by the local store.
+    /// Commands answered by the local store, scans among them.
     pub local_hits: u64,
-    /// Commands answered by the server.
+    /// Commands answered by the server, scans among them.
     pub remote_hits: u64,
+    /// How many of these were scans.
+    pub scan_hits: u64,
     /// Commands that waited for someone else's build of the same thing.
     pub waits: u64,
     /// Compiles whose result lost to one published first, and which took that one's bytes.
@@ -65,6 +67,7 @@ impl Counts {
             (&mut self.scans, other.scans),
             (&mut self.local_hits, other.local_hits),
             (&mut self.remote_hits, other.remote_hits),
+            (&mut self.scan_hits, other.scan_hits),
             (&mut self.waits, other.waits),
             (&mut self.adopted, other.adopted),
             (&mut self.diverged, other.diverged),
