@@ -175,7 +175,7 @@ build_machine() {
     local name=$1 build=$work/$1/build start end
     start=$(microseconds)
     on_machine "$name" cmake --preset clang-22 -Wno-experimental -S "$project" -B "$build" \
-        -DCMAKE_CXX_COMPILER_LAUNCHER="$binaries/pcmcache"
+        -DCMAKE_PROJECT_TOP_LEVEL_INCLUDES="$PWD/deploy/cmake/pcmcache.cmake" -DPCMCACHE_PROGRAM="$binaries/pcmcache"
     on_machine "$name" timeout --foreground "$build_limit_s" cmake --build "$build" --parallel "$jobs"
     end=$(microseconds)
     printf '%d.%d\n' $(((end - start) / 1000000)) $(((end - start) / 100000 % 10)) >"$work/$name/seconds"
@@ -232,7 +232,8 @@ explain_how_to_go_on() {
 To use it for a project of yours, in a new build directory:
 
     export PCMCACHE_REMOTE=$url
-    cmake -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER=$binaries/pcmcache ...
+    cmake -G Ninja -DCMAKE_PROJECT_TOP_LEVEL_INCLUDES=$PWD/deploy/cmake/pcmcache.cmake \
+        -DPCMCACHE_PROGRAM=$binaries/pcmcache ...
     cmake --build ...
     $binaries/pcmcache stats
 

@@ -30,6 +30,7 @@ toolchain_for_builds() {
 
 toolchain_for_tests() {
     toolchain_for_builds
+    command -v make >/dev/null || toolchain_install_packages make
     toolchain_find_python_tools tests schemathesis "${toolchain_test_tools[@]}"
 }
 

@@ -257,7 +257,7 @@ fn cold_build(launcher: &Path, scratch: &Scratch, rounds: usize) -> Value {
     let with = Machine::new(scratch, "cold-with").with_launcher(launcher.to_owned());
     let without = Machine::new(scratch, "cold-without");
     atlas::configure(&with).ok();
-    atlas::configure_bare(&without).ok();
+    atlas::configure_bare(&without, &atlas::source()).ok();
     let build = |machine: &Machine| {
         machine.start(tool::ninja(), ["-t", "clean"]).finish().ok();
         let _ = fs_err::remove_dir_all(machine.cache());

@@ -27,8 +27,20 @@ pub fn configure_checkout(machine: &Machine, source: &Path, build_type: &str) ->
 }
 
 /// Configures the project on `machine`, without the launcher.
-pub fn configure_bare(machine: &Machine) -> Finished {
-    configure_with(machine, &source(), "Release", &[])
+pub fn configure_bare(machine: &Machine, source: &Path) -> Finished {
+    configure_with(machine, source, "Release", &[])
+}
+
+/// Where the module for CMake is.
+pub fn cmake_module() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/cmake/pcmcache.cmake")
+}
+
+/// Configures the project on `machine` by the module for CMake: the launcher stands before its scans, too.
+pub fn configure_by_module(machine: &Machine, source: &Path) -> Finished {
+    let module = format!("-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={}", cmake_module().display());
+    let program = format!("-DPCMCACHE_PROGRAM={}", machine.launcher().display());
+    configure_with(machine, source, "Release", &[&module, &program])
 }
 
 fn configure_with(machine: &Machine, source: &Path, build_type: &str, more: &[&str]) -> Finished {

@@ -25,6 +25,11 @@ pub fn ninja() -> PathBuf {
     installed("PCMCACHE_TEST_NINJA", "ninja")
 }
 
+/// Make.
+pub fn make() -> PathBuf {
+    installed("PCMCACHE_TEST_MAKE", "make")
+}
+
 /// The OpenAPI fuzzer.
 pub fn schemathesis() -> PathBuf {
     installed("PCMCACHE_TEST_SCHEMATHESIS", "schemathesis")
