@@ -13,11 +13,12 @@ caches at the same time, "three" after them. Then it runs the programs of each, 
 tests/projects/atlas/expected, and says who compiled how much:
 
   compiles   compilers that were run
+  scans      scanners for modules that were run
   fetched    results that came from the server instead
   waited     compiles that waited because the other machine was at them
   seconds    configuring and building, wall clock
 
-It fails if a program prints something else, or if machine "three" had to compile anything.
+It fails if a program prints something else, or if machine "three" had to compile or to scan anything.
 
   --keep          leave the server running and all files in place, and say how to use them
   --jobs N        run N compiles at once on each machine (default: one for each processor)
@@ -197,32 +198,34 @@ check_answers() {
     say "the programs ${programs_of_project[*]} print what they should, on each machine"
 }
 
-# counts NAME: compiles, fetched and waited, from the launcher's own statistics.
+# counts NAME: compiles, scans, fetched and waited, from the launcher's own statistics.
 counts() {
     on_machine "$1" "$binaries/pcmcache" stats --format json |
         "$toolchain_dir/venv/bin/python" -c '
 import json, sys
 stats = json.load(sys.stdin)
-print(*(int(stats[key]) for key in ("compiles", "remote_hits", "waits")))'
+print(*(int(stats[key]) for key in ("compiles", "scans", "remote_hits", "waits")))'
 }
 
 print_table() {
-    local name all compiles fetched waited
-    printf '\n%-8s  %8s  %8s  %8s  %8s\n' machine compiles fetched waited seconds
+    local name all compiles scans fetched waited
+    printf '\n%-8s  %8s  %8s  %8s  %8s  %8s\n' machine compiles scans fetched waited seconds
     for name in "$@"; do
         all=$(counts "$name") || fail "machine $name has no statistics"
-        read -r compiles fetched waited <<<"$all"
-        printf '%-8s  %8d  %8d  %8d  %8s\n' "$name" "$compiles" "$fetched" "$waited" "${seconds[$name]}"
+        read -r compiles scans fetched waited <<<"$all"
+        printf '%-8s  %8d  %8d  %8d  %8d  %8s\n' \
+            "$name" "$compiles" "$scans" "$fetched" "$waited" "${seconds[$name]}"
     done
     printf '\n'
 }
 
 # check_warm NAME: all was compiled before, so this machine must not have compiled.
 check_warm() {
-    local compiles
-    read -r compiles _ <<<"$(counts "$1")"
+    local compiles scans
+    read -r compiles scans _ <<<"$(counts "$1")"
     [[ $compiles == 0 ]] || fail "machine $1 compiled $compiles times what others had compiled before"
-    say "machine $1 compiled nothing"
+    [[ $scans == 0 ]] || fail "machine $1 scanned $scans times what others had scanned before"
+    say "machine $1 compiled nothing and scanned nothing"
 }
 
 explain_how_to_go_on() {
