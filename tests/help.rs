@@ -7,7 +7,7 @@ use std::process::Command;
 use pcmcache_tests::{Process, tool};
 
 /// What a user may set, and what the project's own design says of it.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 9] = [
     "PCMCACHE_DIR",
     "PCMCACHE_REMOTE",
     "PCMCACHE_SCOPE",
@@ -16,6 +16,7 @@ const VARIABLES: [&str; 8] = [
     "PCMCACHE_TIMEOUT",
     "PCMCACHE_MAX_SIZE",
     "PCMCACHE_LOG",
+    "PCMCACHE_STATS_LOG",
 ];
 
 fn said_by(program: PathBuf, arguments: &[&str]) -> String {
@@ -36,7 +37,7 @@ fn both_programs_say_who_they_are() {
 #[test]
 fn help_names_every_command_and_variable_of_the_launcher() {
     let help = said_by(tool::launcher(), &["--help"]);
-    for word in VARIABLES.into_iter().chain(["stats", "config", "trim", "clear", "COMPILER"]) {
+    for word in VARIABLES.into_iter().chain(["stats", "config", "trim", "verify", "clear", "COMPILER"]) {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
     let stats = said_by(tool::launcher(), &["stats", "--help"]);
@@ -64,7 +65,7 @@ fn readme_promises_no_flag_and_no_variable_that_is_not_there() {
     let readme = of_project("README.md");
     let mut known = said_by(tool::launcher(), &["--help"]) + &said_by(tool::server(), &["--help"]);
     known += &["deploy/quickstart.sh", "deploy/toolchain.sh", "tests/run.sh"].map(of_project).concat();
-    for command in ["stats", "config", "trim", "clear"] {
+    for command in ["stats", "config", "trim", "verify", "clear"] {
         known += &said_by(tool::launcher(), &[command, "--help"]);
     }
     let ours = readme.lines().filter(|line| line.contains("pcmcache"));

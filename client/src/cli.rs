@@ -8,7 +8,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
-use crate::command;
+use crate::command::{self, verify::REBUILD};
 use crate::compiler::run;
 use crate::launch::launch;
 use crate::local::trim::TRIMMER;
@@ -42,6 +42,8 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
                     places share results                               [none]
   PCMCACHE_MAX_SIZE bound of the local store, like 500M, 10G, 5GiB; 0: none              [10GiB]
   PCMCACHE_LOG      file to append a line a launch to                  [none]
+  PCMCACHE_STATS_LOG  file to append each launch's counts to, for one build's numbers:
+                    'pcmcache stats --log FILE' adds them up           [none]
 
 Exit status: the compiler's own; 127 if there is no such compiler. Of a command: 0, 1 if it failed,
 2 if it was not understood.";
@@ -63,6 +65,8 @@ enum Command {
     Config,
     /// Remove from the local store what was not used for longest
     Trim(command::trim::Trim),
+    /// Look whether everything in the local store is what it should be
+    Verify(command::verify::Verify),
     /// Remove everything from the local store
     Clear,
 }
@@ -79,6 +83,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
     match rest.split_first() {
         Some((first, args)) if first == run::WATCH => run::watch(args.iter().cloned()),
         Some((first, _)) if first == TRIMMER => command::trim::run_as_trimmer(&Settings::load()),
+        Some((first, args)) if first == REBUILD => command::verify::run_as_rebuilder(args, Settings::load()),
         Some((first, args)) if first == "--" && !args.is_empty() => launch_words(args),
         Some((first, _)) if !is_command(first) => launch_words(&rest),
         Some(_) | None => run_command(&rest),
@@ -115,6 +120,7 @@ fn run_command(words: &[OsString]) -> u8 {
         Command::Stats(stats) => stats.run(&settings),
         Command::Config => command::config::run(&settings),
         Command::Trim(trim) => trim.run(&settings),
+        Command::Verify(verify) => verify.run(&settings),
         Command::Clear => command::clear::run(&settings),
     };
     match done {

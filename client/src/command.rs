@@ -4,6 +4,7 @@ pub mod clear;
 pub mod config;
 pub mod stats;
 pub mod trim;
+pub mod verify;
 
 use std::io::{self, Write};
 
@@ -24,6 +25,12 @@ fn say(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Says what a person should know, besides what was asked for.
+#[expect(clippy::print_stderr, reason = "stdout holds what was asked for")]
+fn warn(text: &str) {
+    eprintln!("pcmcache: {text}");
 }
 
 /// Says why a command failed.

@@ -4,6 +4,7 @@
 //! the cache at any step leads to the same end as no cache: the compiler runs, and its status and output are ours.
 
 mod build;
+pub mod rebuild;
 mod restore;
 mod session;
 mod turn;
@@ -52,6 +53,7 @@ pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
         return hand_over(&program, name, args);
     }
     let mut session = Session::open(settings);
+    session.args = args.to_vec();
     // A fault in our own code is a fault of the cache: it costs the hit, not the build, and adds nothing to its output.
     std::panic::set_hook(Box::new(|_| {}));
     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&mut session, &program, args)));

@@ -25,12 +25,14 @@
 mod blobs;
 pub mod embedded;
 mod fill;
+pub mod history;
 pub mod inventory;
 pub mod lock;
 pub mod memo;
 pub mod sealed;
 pub mod stats;
 pub mod trim;
+pub mod verify;
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};

@@ -73,6 +73,8 @@ pub struct Settings {
     pub max_size: Option<ByteSize>,
     /// Where to log; nowhere if not set.
     pub log: Option<PathBuf>,
+    /// Where every launch appends its counts; nowhere if not set.
+    pub stats_log: Option<PathBuf>,
     /// Checkouts in different places share what lies below these.
     pub base_dirs: Bases,
     /// Where each of the above came from, by its name in `config.toml`.
@@ -84,8 +86,19 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 10] =
-    ["dir", "remote", "token", "scope", "mode", "wait", "timeout", "max_size", "log", "base_dirs"];
+pub const NAMES: [&str; 11] = [
+    "dir",
+    "remote",
+    "token",
+    "scope",
+    "mode",
+    "wait",
+    "timeout",
+    "max_size",
+    "log",
+    "stats_log",
+    "base_dirs",
+];
 /// The bound of the local store where nobody sets one.
 const MAX_SIZE: ByteSize = ByteSize(10 << 30);
 
@@ -128,6 +141,7 @@ impl Settings {
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
             max_size: Some(reader.take("max_size", size).unwrap_or(MAX_SIZE)).filter(|size| size.0 > 0),
             log: reader.take("log", |text| Ok(PathBuf::from(text))),
+            stats_log: reader.take("stats_log", |text| Ok(PathBuf::from(text))),
             base_dirs: reader.take("base_dirs", Bases::parse).unwrap_or_default(),
             sources: reader.sources,
             faults: reader.faults,

@@ -37,6 +37,7 @@ fn value(settings: &Settings, name: &str) -> String {
         "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
         "max_size" => settings.max_size.map(|size| size.to_string()),
         "log" => path(&settings.log),
+        "stats_log" => path(&settings.stats_log),
         "base_dirs" => {
             Some(settings.base_dirs.directories().join(":")).filter(|directories| !directories.is_empty())
         }

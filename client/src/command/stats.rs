@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -26,21 +27,37 @@ pub struct Stats {
     /// How to show it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// Show the sum of a log that PCMCACHE_STATS_LOG named
+    #[arg(long, value_name = "FILE", conflicts_with = "zero")]
+    log: Option<PathBuf>,
 }
 
 impl Stats {
     /// Shows the counters, or sets them to zero.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        let store = super::store(settings)?;
-        if self.zero {
-            return Ok(store.zero_counts()?);
-        }
-        let counts = store.counts();
+        let counts = match &self.log {
+            Some(log) => sum_of(log)?,
+            None => {
+                let store = super::store(settings)?;
+                if self.zero {
+                    return Ok(store.zero_counts()?);
+                }
+                store.counts()
+            }
+        };
         super::say(&match self.format {
             Format::Text => text(&counts),
             Format::Json => serde_json::to_string_pretty(&counts)? + "\n",
         })
     }
+}
+
+fn sum_of(log: &Path) -> anyhow::Result<Counts> {
+    let (counts, bad) = Counts::sum_of_log(log)?;
+    if bad > 0 {
+        super::warn(&format!("{}: {bad} lines are no counts, and were left out", log.display()));
+    }
+    Ok(counts)
 }
 
 fn text(counts: &Counts) -> String {

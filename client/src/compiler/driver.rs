@@ -23,6 +23,8 @@ use crate::search::SearchPath;
 pub struct Driver {
     /// The digest of the lines it would run, without what is keyed elsewhere.
     pub lines: Digest,
+    /// The words that the digest is of.
+    pub words: Vec<String>,
     /// Where headers are looked for.
     pub search: SearchPath,
     /// Files that the lines name: lists, profiles and the like.
@@ -140,8 +142,10 @@ impl Compiler {
             Family::Clang => SearchPath::of_cc1(&words, cwd),
             Family::Gcc => self.gcc_search(args, cwd)?,
         };
+        let keyed = keyed_words(&words, bases);
         let driver = Driver {
-            lines: Digest::of(keyed_words(&words, bases).join("\n")),
+            lines: Digest::of(keyed.join("\n")),
+            words: keyed,
             search,
             inputs: inputs_of(&words, cwd),
             programs: programs.collect(),
@@ -321,7 +325,8 @@ fn write_memo(driver: &Driver, looked_at: &[PathBuf]) -> String {
     let directories = driver.search.lines().map(|(is_system, path)| (system(is_system), path));
     let inputs = driver.inputs.iter().map(|path| ("input", path.as_path()));
     let programs = driver.programs.iter().map(|path| ("program", path.as_path()));
-    for (kind, path) in directories.chain(inputs).chain(programs) {
+    let words = driver.words.iter().map(|word| ("word", Path::new(word)));
+    for (kind, path) in directories.chain(inputs).chain(programs).chain(words) {
         let _ = writeln!(text, "{kind} {}", escape(path.as_os_str().as_bytes()));
     }
     for path in looked_at {
@@ -336,12 +341,16 @@ fn read_memo(path: &Path, cwd: &Path) -> Option<Driver> {
     let text = String::from_utf8(body).ok()?;
     let (digest, lines) = text.split_once('\n')?;
     let path_of = |escaped| Some(PathBuf::from(OsStr::from_bytes(&unescape(escaped)?)));
-    let (mut search, mut inputs, mut programs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut search, mut inputs, mut programs, mut words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for line in lines.lines() {
         let (kind, rest) = line.split_once(' ')?;
         let (expected, path) = match kind {
             "system" | "user" => {
                 search.push((kind == "system", path_of(rest)?));
+                continue;
+            }
+            "word" => {
+                words.push(String::from_utf8(unescape(rest)?).ok()?);
                 continue;
             }
             "input" => {
@@ -361,7 +370,7 @@ fn read_memo(path: &Path, cwd: &Path) -> Option<Driver> {
         }
     }
     let search = SearchPath::from_lines(search.into_iter(), cwd);
-    Some(Driver { lines: digest.parse().ok()?, search, inputs, programs })
+    Some(Driver { lines: digest.parse().ok()?, words, search, inputs, programs })
 }
 
 #[cfg(test)]

@@ -356,7 +356,7 @@ impl Session {
     }
 
     /// Copies the outputs into the local store.
-    fn put_outputs(&self, task: &Task, built: &Built, store: &Store) -> io::Result<ActionResult> {
+    pub(super) fn put_outputs(&self, task: &Task, built: &Built, store: &Store) -> io::Result<ActionResult> {
         let mut outputs = Vec::new();
         for (role, staged, _) in &built.plan.files {
             let is_spelled = *role == Role::Depfile && !task.bases.is_empty();
@@ -453,7 +453,7 @@ impl Session {
 }
 
 /// Takes the BMIs that we made the compiler list out of the user's depfile again.
-fn strip_depfile(task: &Task, built: &Built) -> Result<(), Uncacheable> {
+pub(super) fn strip_depfile(task: &Task, built: &Built) -> Result<(), Uncacheable> {
     let (Some(_), Some(listing)) = (&task.invocation.depfile, &built.plan.listing) else { return Ok(()) };
     if !task.invocation.may_load_bmis() {
         return Ok(());

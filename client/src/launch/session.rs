@@ -33,6 +33,8 @@ pub(super) struct Session {
     pub(super) inputs: Inputs,
     pub(super) counts: Counts,
     pub(super) interrupt: Interrupt,
+    /// The arguments behind the compiler's name, as they were given.
+    pub(super) args: Vec<OsString>,
     pub(super) remote: Option<Remote>,
     /// When the launch began: whoever wrote an input before that wrote it in an earlier tick than the compile.
     pub(super) began: Moment,
@@ -46,6 +48,9 @@ pub(super) struct Task {
     pub(super) unit: Unit,
     pub(super) colour: bool,
     pub(super) bases: Bases,
+    pub(super) facts: Facts,
+    /// What the driver makes of the arguments, as far as it enters the key.
+    pub(super) driver: Vec<String>,
     /// The include sets known for the unit, newest first, with the recipes that they and the present files make.
     pub(super) known: Vec<Known>,
     /// Whether the result may be taken from and given to others.
@@ -93,7 +98,7 @@ impl Session {
         let cwd = os::working_directory().unwrap_or_else(|_| PathBuf::from("/"));
         let inputs = Inputs::new(Memo::new(store.clone()), cwd);
         let interrupt = Interrupt::listen();
-        Self { settings, store, inputs, counts, interrupt, remote: None, began, notes }
+        Self { settings, store, inputs, counts, interrupt, args: Vec::new(), remote: None, began, notes }
     }
 
     /// Finds out what the invocation's unit is.
@@ -127,7 +132,17 @@ impl Session {
             bases: bases.clone(),
         };
         let unit = key::unit(&invocation, &facts);
-        Ok(Task { invocation, compiler, unit, colour, bases, known: Vec::new(), shareable: false })
+        Ok(Task {
+            invocation,
+            compiler,
+            unit,
+            colour,
+            bases,
+            facts,
+            driver: driver.words,
+            known: Vec::new(),
+            shareable: false,
+        })
     }
 
     /// The base directories, if they apply to this command. GCC's depfiles are not written again by us.
@@ -271,6 +286,9 @@ impl Session {
             if let Some(lock) = store.is_full(self.settings.max_size) {
                 start_trimmer(lock);
             }
+        }
+        if let Some(log) = &self.settings.stats_log {
+            let _ = self.counts.append_to(log);
         }
         let _ = self.log(program, args, ended);
     }

@@ -16,6 +16,7 @@ use super::session::{Hit, Known, Session, Task};
 use crate::invocation::Kind;
 use crate::local::Store;
 use crate::local::embedded::Embedded;
+use crate::local::history::{Command, Near};
 use crate::os;
 use crate::remote::breaker::{Breaker, State};
 use crate::remote::{self, Acquired, Lease, Remote, RemoteError};
@@ -158,7 +159,30 @@ impl Session {
             store.mark_embedded(bmi.digest, &embedded(task, set))?;
         }
         store.add_include_set(task.unit.key(), set)?;
+        self.note_history(store, task, recipe.action_key(), result)?;
         store.put_result(recipe.action_key(), result)
+    }
+
+    /// Notes what explains a miss later, and what it takes to compile again.
+    fn note_history(
+        &self,
+        store: &Store,
+        task: &Task,
+        action: ActionKey,
+        result: &pcmcache_shared::ActionResult,
+    ) -> std::io::Result<()> {
+        let variables = task.facts.variables.iter();
+        let command = Command {
+            program: task.compiler.program.clone(),
+            cwd: task.facts.cwd.clone(),
+            args: self.args.clone(),
+            variables: variables.map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            driver: task.driver.clone(),
+        };
+        store.put_command(action, &command)?;
+        store.add_near(Near::Source(&task.bases.spell_path(&task.invocation.source)), action)?;
+        store.add_near(Near::Output(&task.facts.cwd.join(task.invocation.main_output())), action)?;
+        result.output(Role::Bmi).map_or(Ok(()), |bmi| store.add_near(Near::Bmi(bmi.digest), action))
     }
 
     /// Whether there is a server to ask. Where the breaker is open nobody asks and nobody pays; where it may close

@@ -4,11 +4,13 @@
 //! and nothing is renamed. A killed launch counts nothing; a line that does not match its mark is passed over.
 //! Appending goes under a shared lock of the file. Once it is large, one launch sums it up under an exclusive lock into
 //! a file of one line and renames that over it; who then holds the old file sees that it has no name, and opens anew.
+//!
+//! The same counts go, a line a launch, to a log where one is wanted: so are one build's numbers told from another's.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
@@ -82,6 +84,30 @@ impl Counts {
                 *mine.entry(name.clone()).or_default() += count;
             }
         }
+    }
+}
+
+impl Counts {
+    /// Appends these counts to a log as one line: one write, so that launches side by side do not mix.
+    pub fn append_to(&self, log: &Path) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        fs_err::OpenOptions::new().append(true).create(true).open(log)?.write_all(&line)
+    }
+
+    /// The sum of a log's lines, and how many of them were none.
+    pub fn sum_of_log(log: &Path) -> io::Result<(Self, u64)> {
+        let (mut sum, mut bad) = (Self::default(), 0);
+        let mut lines = BufReader::new(fs_err::File::open(log)?);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            match serde_json::from_slice(&line) {
+                Ok(counts) => sum.add(&counts),
+                Err(_) => bad += 1,
+            }
+            line.clear();
+        }
+        Ok((sum, bad))
     }
 }
 
