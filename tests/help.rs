@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pcmcache_tests::{Process, tool};
+use pcmcache_tests::{Process, Scratch, tool};
 
 /// What a user may set, and what the project's own design says of it.
 const VARIABLES: [&str; 9] = [
@@ -37,11 +37,38 @@ fn both_programs_say_who_they_are() {
 #[test]
 fn help_names_every_command_and_variable_of_the_launcher() {
     let help = said_by(tool::launcher(), &["--help"]);
-    for word in VARIABLES.into_iter().chain(["stats", "config", "trim", "verify", "clear", "COMPILER"]) {
+    for word in VARIABLES.into_iter().chain([
+        "stats",
+        "config",
+        "trim",
+        "verify",
+        "clear",
+        "completions",
+        "man",
+        "COMPILER",
+    ]) {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
     let stats = said_by(tool::launcher(), &["stats", "--help"]);
     assert!(stats.contains("--zero") && stats.contains("--format"), "{stats}");
+}
+
+#[test]
+fn shells_and_readers_are_told_every_command() {
+    let commands = ["stats", "config", "trim", "verify", "clear", "completions", "man"];
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = said_by(tool::launcher(), &["completions", shell]);
+        assert!(commands.iter().all(|command| script.contains(command)), "{shell}: {script}");
+    }
+    let page = said_by(tool::launcher(), &["man"]);
+    assert!(page.contains(".TH") && page.contains("PCMCACHE_DIR"), "{page}");
+    let scratch = Scratch::new("man");
+    let dir = scratch.path().join("man1");
+    said_by(tool::launcher(), &["man", "--dir", dir.to_str().expect("a path")]);
+    for command in commands {
+        let page = fs_err::read_to_string(dir.join(format!("pcmcache-{command}.1"))).expect("a page");
+        assert!(page.contains(".SH NAME"), "{page}");
+    }
 }
 
 #[test]
@@ -65,7 +92,7 @@ fn readme_promises_no_flag_and_no_variable_that_is_not_there() {
     let readme = of_project("README.md");
     let mut known = said_by(tool::launcher(), &["--help"]) + &said_by(tool::server(), &["--help"]);
     known += &["deploy/quickstart.sh", "deploy/toolchain.sh", "tests/run.sh"].map(of_project).concat();
-    for command in ["stats", "config", "trim", "verify", "clear"] {
+    for command in ["stats", "config", "trim", "verify", "clear", "completions", "man"] {
         known += &said_by(tool::launcher(), &[command, "--help"]);
     }
     let ours = readme.lines().filter(|line| line.contains("pcmcache"));

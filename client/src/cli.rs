@@ -69,6 +69,10 @@ enum Command {
     Verify(command::verify::Verify),
     /// Remove everything from the local store
     Clear,
+    /// Write a script that completes this program's commands
+    Completions(command::papers::Completions),
+    /// Write manual pages
+    Man(command::papers::Man),
 }
 
 /// Runs the program with these arguments, its own name first, and gives its exit code.
@@ -122,6 +126,8 @@ fn run_command(words: &[OsString]) -> u8 {
         Command::Trim(trim) => trim.run(&settings),
         Command::Verify(verify) => verify.run(&settings),
         Command::Clear => command::clear::run(&settings),
+        Command::Completions(completions) => completions.run(<Cli as clap::CommandFactory>::command()),
+        Command::Man(man) => man.run(<Cli as clap::CommandFactory>::command()),
     };
     match done {
         Ok(()) => 0,
