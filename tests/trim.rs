@@ -1,5 +1,6 @@
 //! The bound of the local store: what was not used for longest goes, and no launcher beside is disturbed.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,17 +15,11 @@ const ROUNDS: usize = 4;
 const UNITS: usize = 40;
 const BOUND: u64 = 4_500_000;
 
-/// What the store takes, as the bound counts it: in whole pages, without the locks and counters.
+/// What the store takes on the disk.
 fn size_of(cache: &Path) -> u64 {
-    let counted = |path: &PathBuf| !path.starts_with("v1/locks") && !path.starts_with("v1/stats");
     let size =
-        |path: PathBuf| fs_err::metadata(cache.join(path)).map_or(0, |m| m.len().div_ceil(4096) * 4096);
-    files_below(cache)
-        .into_iter()
-        .filter(counted)
-        .filter(|path| path.components().count() > 2)
-        .map(size)
-        .sum()
+        |path: PathBuf| fs_err::metadata(cache.join(path)).map_or(0, |metadata| metadata.blocks() * 512);
+    files_below(cache).into_iter().map(size).sum()
 }
 
 fn names_of(machine: &Machine, kind: &str) -> Vec<PathBuf> {

@@ -46,7 +46,7 @@ use fill::Ledger;
 use sealed::Sealed;
 
 pub use blobs::Lost;
-pub use fill::TrimLock;
+pub use fill::{Room, TrimLock};
 
 /// The largest file of include sets, in bytes, and the largest result.
 const MAX_UNIT: u64 = 64 * 1024 * 1024;
@@ -206,9 +206,14 @@ impl Store {
         let _ = fs_err::remove_file(self.entry(Kind::Results, &action.to_string()));
     }
 
-    fn write_sealed(&self, kind: Kind, name: &str, body: &[u8]) -> io::Result<()> {
+    /// Puts a sealed entry of this store in its place.
+    pub fn seal(&self, path: &Path, body: &[u8]) -> io::Result<()> {
         self.grew_by(body.len() as u64);
-        sealed::write(&self.entry(kind, name), body)
+        sealed::write(path, body)
+    }
+
+    fn write_sealed(&self, kind: Kind, name: &str, body: &[u8]) -> io::Result<()> {
+        self.seal(&self.entry(kind, name), body)
     }
 
     fn read_sealed(&self, path: &Path, limit: u64) -> Option<Vec<u8>> {

@@ -100,7 +100,7 @@ impl Compiler {
                     .flat_map(|header| ["pch", "gch"].map(|end| cwd.join(header).with_added_extension(end))),
             );
             if looked_at.iter().all(|path| id_of(path).is_none_or(|id| id.untouched_since(start))) {
-                let _ = sealed::write(&path, write_memo(&driver, &looked_at).as_bytes());
+                let _ = store.map(|store| store.seal(&path, write_memo(&driver, &looked_at).as_bytes()));
             }
         }
         Ok(driver)

@@ -62,7 +62,7 @@ fn identify_anew(real: &Path, store: Option<&Store>, memo: &mut Memo) -> Option<
         let _ = writeln!(text, "{digest} {}", escape(file.as_os_str().as_bytes()));
     }
     if let Some(store) = store {
-        let _ = sealed::write(&identity_file(store, real), text.as_bytes());
+        let _ = store.seal(&identity_file(store, real), text.as_bytes());
     }
     Some(identity_of(&text))
 }

@@ -23,8 +23,8 @@ use crate::depfile::Rules;
 use crate::inputs::{self, Uncacheable};
 use crate::invocation::{Arg, Bypass, Family, Invocation, Kind, Language};
 use crate::key;
-use crate::local::Store;
 use crate::local::lock::Lock;
+use crate::local::{Room, Store};
 use crate::os::{self, Moment};
 use crate::remote::{Lease, Published, RemoteError};
 use crate::settings::Mode;
@@ -253,8 +253,9 @@ impl Session {
         let stripped = strip_depfile(task, built);
         let store = self.store.clone()?;
         let examined = examined.and_then(|known| stripped.map(|()| known));
-        let known = match examined.and_then(|known| self.make_room(&store, built, &known).map(|()| known)) {
-            Ok(known) => known,
+        let roomy = examined.and_then(|known| Ok((self.make_room(&store, built, &known)?, known)));
+        let (_room, known) = match roomy {
+            Ok(roomy) => roomy,
             Err(uncacheable) => {
                 self.uncacheable(&uncacheable);
                 self.note_embedded(task, &store, built);
@@ -341,18 +342,15 @@ impl Session {
         entries.flat_map(|bmi| bmi.headers).map(|header| task.bases.path(&header)).collect()
     }
 
-    /// Whether the local store has room. Where there is a server, what goes there must lie here first.
-    fn make_room(&self, store: &Store, built: &Built, known: &Known) -> Result<(), Uncacheable> {
+    /// Room in the local store. Where there is a server, what goes there must lie here first.
+    fn make_room(&self, store: &Store, built: &Built, known: &Known) -> Result<Room, Uncacheable> {
         let staged = built.plan.files.iter().map(|(_, staged, _)| staged);
         let sizes = staged.filter_map(|staged| Some(fs_err::metadata(staged).ok()?.len()));
         let said = [&built.ran.stdout, &built.ran.stderr].into_iter().flatten().map(|said| said.len() as u64);
         let recipe = known.recipe.iter().map(|recipe| recipe.text().len() as u64);
-        if store.has_room_for(sizes.chain(said).chain(recipe), self.settings.max_size)
-            || self.remote.is_some()
-        {
-            return Ok(());
-        }
-        Err(Uncacheable::new("store-full", "a trim makes room for the next"))
+        let room = store.room_for(sizes.chain(said).chain(recipe), self.settings.max_size);
+        room.or_else(|| self.remote.is_some().then(Room::unbounded))
+            .ok_or_else(|| Uncacheable::new("store-full", "a trim makes room for the next"))
     }
 
     /// Copies the outputs into the local store.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::{escape, unescape};
 
-use super::{Kind, Store, sealed};
+use super::{Kind, Store};
 
 /// The largest entry, in bytes.
 const MAX_ENTRY: u64 = 1024 * 1024;
@@ -54,7 +54,7 @@ impl Store {
         if self.embedded(bmi).as_ref() == Some(embedded) {
             return Ok(());
         }
-        sealed::write(&self.entry(Kind::Embedded, &bmi.to_string()), embedded.text().as_bytes())
+        self.write_sealed(Kind::Embedded, &bmi.to_string(), embedded.text().as_bytes())
     }
 
     /// What is known of the BMI of this digest, if it is one of ours.

@@ -3,16 +3,18 @@
 //! The file `fill` is as many bytes long as pages were stored: whoever stores appends a byte a page, and sees by the
 //! length what all have stored. That needs no lock and no reading. Outputs are written down before they are stored, so
 //! however many launchers store at once, they stay within the bound: where a trim does not keep up, one goes without
-//! storing. A trim measures, and corrects the length. A lost append or a cut file makes the estimate low; the daily trim
-//! sets it right.
+//! storing. A trim measures, and corrects the length; for what is written down and not stored yet it finds a stage of
+//! that length without content. A lost append or a cut file makes the estimate low; the daily trim sets it right.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 
-use super::Store;
+use super::inventory::STAGE;
+use super::{Kind, Store};
 use crate::os::{self, Moment};
 use crate::size::ByteSize;
 
@@ -58,20 +60,57 @@ pub(super) struct Ledger {
     refused: AtomicBool,
 }
 
+/// Room for a result that is about to be stored, until dropped.
+#[derive(Debug)]
+pub struct Room(Option<PathBuf>);
+
+impl Room {
+    /// None in particular: what is stored now may exceed the bound.
+    pub fn unbounded() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = fs_err::remove_file(path);
+        }
+    }
+}
+
 impl Store {
-    /// Makes room for a result whose outputs and recipe have these sizes. `false`: with them the store would exceed its bound.
-    pub fn has_room_for(&self, sizes: impl Iterator<Item = u64>, bound: Option<ByteSize>) -> bool {
-        let Some(bound) = bound else { return true };
+    /// Makes room for a result whose outputs and recipe have these sizes. `None`: with it the store would exceed its
+    /// bound.
+    pub fn room_for(&self, sizes: impl Iterator<Item = u64>, bound: Option<ByteSize>) -> Option<Room> {
+        let Some(bound) = bound else { return Some(Room::unbounded()) };
         let pages = SEALED_PAGES + sizes.map(|size| size.div_ceil(PAGE)).sum::<u64>();
-        let fits = |estimate: u64| estimate * PAGE <= stop_mark(bound).0;
+        let fits = |estimate: &u64| estimate * PAGE <= stop_mark(bound).0;
         // Looked at first: what is not stored must not fill the estimate. Added, then looked at again: many may have
         // looked at once. If it cannot be written down, nothing can be stored.
-        if fits(self.pages() + pages) {
+        if fits(&(self.pages() + pages)) {
+            let room = self.stage_room(pages * PAGE).ok()?;
             self.ledger.written_down.fetch_add(pages, Ordering::Relaxed);
-            return self.add_pages(pages).is_ok_and(fits);
+            return self.add_pages(pages).ok().filter(fits).map(|_| room);
         }
         self.ledger.refused.store(true, Ordering::Relaxed);
-        false
+        None
+    }
+
+    fn stage_room(&self, bytes: u64) -> io::Result<Room> {
+        let blobs = self.directory(Kind::Blobs);
+        let path = blobs.join(format!("{STAGE}{:016x}", u64::from_ne_bytes(os::random())));
+        let create = || {
+            let mut options = fs_err::OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).open(&path)
+        };
+        let file = create().or_else(|_| {
+            fs_err::create_dir_all(&blobs)?;
+            create()
+        })?;
+        let room = Room(Some(path));
+        file.set_len(bytes)?;
+        Ok(room)
     }
 
     /// Takes note that a file of this size was stored.

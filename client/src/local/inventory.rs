@@ -68,6 +68,12 @@ impl Store {
         found
     }
 
+    /// The files that lie in no directory of a kind.
+    pub(super) fn loose_files(&self) -> Vec<Found> {
+        let entries = fs_err::read_dir(self.root()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Found::at(entry.path())).collect()
+    }
+
     /// The sealed entry of this name, as it is: not renewed, not set aside.
     pub fn peek(&self, kind: Kind, name: &str, limit: u64) -> Sealed {
         sealed::peek(&self.entry(kind, name), limit)

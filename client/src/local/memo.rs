@@ -75,7 +75,7 @@ impl Memo {
                 directory.files.clear();
             }
             directory.changed = false;
-            let _ = sealed::write(&memo_path(store, path), write(directory).as_bytes());
+            let _ = store.seal(&memo_path(store, path), write(directory).as_bytes());
         }
     }
 }

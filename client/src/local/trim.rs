@@ -134,13 +134,13 @@ impl Removal<'_> {
     /// Removes what is of no use: abandoned stages, locks that nobody holds, marks of BMIs long forgotten.
     fn tidy(&mut self) {
         let now = Moment::now();
-        for kind in Kind::ALL {
-            for stage in self.store.inventory(kind).iter().filter(|found| found.is_stage()) {
-                if stage.used.is_before(now, ABANDONED) {
-                    self.remove_other(stage);
-                } else {
-                    self.in_work += stage.pages;
-                }
+        let stages = Kind::ALL.into_iter().flat_map(|kind| self.store.inventory(kind));
+        let stages = stages.chain(self.store.loose_files()).filter(Found::is_stage);
+        for stage in stages.collect::<Vec<_>>() {
+            if stage.used.is_before(now, ABANDONED) {
+                self.remove_other(&stage);
+            } else {
+                self.in_work += stage.pages;
             }
         }
         for lock in self.store.inventory(Kind::Locks) {
