@@ -8,9 +8,8 @@ use std::path::Path;
 use pcmcache_shared::{ActionKey, ActionResult, Recipe};
 
 use super::session::{Session, Task};
-use super::{Stop, build, read_response};
-use crate::compiler::Compiler;
-use crate::invocation::{Bypass, Invocation};
+use super::{Stop, build, understand};
+use crate::invocation::Bypass;
 use crate::local::Store;
 use crate::local::history::Command;
 use crate::settings::{Mode, Settings};
@@ -74,10 +73,7 @@ pub fn rebuild(action: ActionKey, scratch: &Path, settings: Settings) -> Verdict
 
 /// The command's task, if its inputs are what they were: then its recipe comes out the same.
 fn task_of(session: &mut Session, command: &Command, action: ActionKey, store: &Store) -> Result<Task, Stop> {
-    let (family, _) = Compiler::family_of(&command.program)?;
-    let invocation = Invocation::parse(&command.args, family, &read_response)?;
-    let compiler =
-        Compiler::identify(command.program.clone(), session.store.as_ref(), session.inputs.memo())?;
+    let (invocation, compiler) = understand(session, &command.program, &command.args)?;
     let task = session.task(invocation, compiler)?;
     for set in store.include_sets(task.unit.key()) {
         let recipe = session.inputs.recipe(&task.unit, &set, &task.invocation);
