@@ -17,13 +17,8 @@ pub fn source() -> PathBuf {
 /// Configures the project on `machine`, with the launcher before its compiler. What CMake itself compiles to get to
 /// know the compiler is not of the project, and passes the cache by.
 pub fn configure(machine: &Machine) -> Finished {
-    configure_checkout(machine, &source(), "Release")
-}
-
-/// Configures another checkout of the project, for this type of build.
-pub fn configure_checkout(machine: &Machine, source: &Path, build_type: &str) -> Finished {
     let launcher = format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", machine.launcher().display());
-    configure_with(machine, source, build_type, &[&launcher])
+    configure_with(machine, &source(), "Release", &[&launcher])
 }
 
 /// Configures the project on `machine`, without the launcher.
@@ -38,9 +33,14 @@ pub fn cmake_module() -> PathBuf {
 
 /// Configures the project on `machine` by the module for CMake: the launcher stands before its scans, too.
 pub fn configure_by_module(machine: &Machine, source: &Path) -> Finished {
+    configure_type_by_module(machine, source, "Release")
+}
+
+/// The same for another type of build.
+pub fn configure_type_by_module(machine: &Machine, source: &Path, build_type: &str) -> Finished {
     let module = format!("-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={}", cmake_module().display());
     let program = format!("-DPCMCACHE_PROGRAM={}", machine.launcher().display());
-    configure_with(machine, source, "Release", &[&module, &program])
+    configure_with(machine, source, build_type, &[&module, &program])
 }
 
 fn configure_with(machine: &Machine, source: &Path, build_type: &str, more: &[&str]) -> Finished {
