@@ -3,7 +3,8 @@
 //! Below a base directory a path is spelled relative to it wherever it enters a key or is stored: `<base>/src/a.cpp`. What
 //! is placed is spelled with this checkout's directory again. Invariant: [`Bases::spell`] and [`Bases::path`] undo each
 //! other, and what could be mistaken for a spelled path never gets here (`<base` in a command or in a text to store).
-//! A path with `..` may lead out of its base, so it stays as it is.
+//! A path on a command line that leads out of its base by `..` stays as it is. One that was learnt is spelled all the
+//! same: whoever reads it again reads what lies there in their own checkout, and compares.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -12,10 +13,13 @@ use memchr::memmem;
 /// What every spelled path begins with.
 pub const MARK: &str = "<base";
 
-/// The base directories of a command, in the user's order; none for a command that they do not apply to.
+/// The base directories of a command; none for a command that they do not apply to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bases {
+    /// The one that the compiler runs in comes first, if there is one: so one setting may name all the checkouts of a
+    /// host. The others are in the user's order.
     directories: Vec<String>,
+    runs_in_first: bool,
 }
 
 impl Bases {
@@ -23,7 +27,18 @@ impl Bases {
     pub fn parse(list: &str) -> Result<Self, &'static str> {
         let named = list.split(':').filter(|directory| !directory.is_empty());
         let directories = named.map(Self::check).collect::<Result<_, _>>()?;
-        Ok(Self { directories })
+        Ok(Self { directories, runs_in_first: false })
+    }
+
+    /// The same for a command that runs in this directory.
+    pub fn at(&self, cwd: &Path) -> Self {
+        let mut directories = self.directories.clone();
+        let around = directories.iter().enumerate().filter(|(_, base)| cwd.starts_with(base));
+        let own = around.max_by_key(|(_, base)| base.len()).map(|(index, _)| index);
+        if let Some(own) = own {
+            directories.get_mut(..=own).unwrap_or_default().rotate_right(1);
+        }
+        Self { directories, runs_in_first: own.is_some() }
     }
 
     fn check(directory: &str) -> Result<String, &'static str> {
@@ -52,25 +67,44 @@ impl Bases {
         &self.directories
     }
 
-    fn mark(index: usize) -> String {
-        if index == 0 { format!("{MARK}>") } else { format!("{MARK}:{}>", index + 1) }
+    fn mark(&self, index: usize) -> String {
+        match index + usize::from(!self.runs_in_first) {
+            0 => format!("{MARK}>"),
+            other => format!("{MARK}:{}>", other + 1),
+        }
     }
 
-    /// How this path is spelled in keys: relative to the base it is below, or as it is.
+    /// How a path of the command line is spelled in keys: relative to the base it is below, or as it is.
     pub fn spell(&self, path: &str) -> String {
-        let below = self.directories.iter().enumerate().filter_map(|(index, base)| {
-            let rest = path.strip_prefix(base.as_str())?;
-            (rest.is_empty() || rest.starts_with('/')).then_some((index, base.len(), rest))
-        });
-        match below.max_by_key(|(_, len, _)| *len) {
-            Some((index, _, rest)) if !has_parent(rest) => format!("{}{rest}", Self::mark(index)),
+        match self.below(path) {
+            Some((index, rest)) if !leads_out(rest) => format!("{}{rest}", self.mark(index)),
             Some(_) | None => path.to_owned(),
         }
     }
 
-    /// How this path is spelled in keys.
+    /// The same for a path that is no text, perhaps.
     pub fn spell_path(&self, path: &Path) -> PathBuf {
         path.to_str().map_or_else(|| path.to_owned(), |text| PathBuf::from(self.spell(text)))
+    }
+
+    /// How the name of a file that was read is spelled, wherever it leads.
+    pub fn spell_name(&self, name: &str) -> String {
+        let below = self.below(name);
+        below.map_or_else(|| name.to_owned(), |(index, rest)| format!("{}{rest}", self.mark(index)))
+    }
+
+    /// The same for a path that is no text, perhaps.
+    pub fn spell_file(&self, path: &Path) -> PathBuf {
+        path.to_str().map_or_else(|| path.to_owned(), |text| PathBuf::from(self.spell_name(text)))
+    }
+
+    /// The base that the path begins with, the longest if there are several, and the rest of the path.
+    fn below<'a>(&self, path: &'a str) -> Option<(usize, &'a str)> {
+        let below = self.directories.iter().enumerate().filter_map(|(index, base)| {
+            let rest = path.strip_prefix(base.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((index, base.len(), rest))
+        });
+        below.max_by_key(|(_, len, _)| *len).map(|(index, _, rest)| (index, rest))
     }
 
     /// The path that was spelled so, in this checkout.
@@ -79,7 +113,7 @@ impl Bases {
             return spelled.to_owned();
         };
         let found = self.directories.iter().enumerate().find_map(|(index, base)| {
-            let rest = text.strip_prefix(&Self::mark(index))?;
+            let rest = text.strip_prefix(&self.mark(index))?;
             Some(PathBuf::from(format!("{base}{rest}")))
         });
         found.unwrap_or_else(|| spelled.to_owned())
@@ -99,14 +133,14 @@ impl Bases {
             byte.is_none_or(|c| !c.is_ascii_alphanumeric() && !matches!(c, b'_' | b'-' | b'.' | b'+'))
         };
         Some(by_length.into_iter().fold(text.to_owned(), |text, (index, base)| {
-            replace(&text, base.as_bytes(), Self::mark(index).as_bytes(), |rest| ends(rest.first()))
+            replace(&text, base.as_bytes(), self.mark(index).as_bytes(), |rest| ends(rest.first()))
         }))
     }
 
     /// The text that was stored so, in this checkout.
     pub fn text(&self, spelled: Vec<u8>) -> Vec<u8> {
         self.directories.iter().enumerate().fold(spelled, |text, (index, base)| {
-            replace(&text, Self::mark(index).as_bytes(), base.as_bytes(), |_| true)
+            replace(&text, self.mark(index).as_bytes(), base.as_bytes(), |_| true)
         })
     }
 
@@ -141,8 +175,17 @@ impl Bases {
     }
 }
 
-fn has_parent(rest: &str) -> bool {
-    rest.split('/').any(|part| part == "..")
+/// Whether there are ever more `..` than directories before them.
+fn leads_out(rest: &str) -> bool {
+    let mut depth = 0_i32;
+    rest.split('/').any(|part| {
+        depth += match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        depth < 0
+    })
 }
 
 fn replace(text: &[u8], from: &[u8], to: &[u8], is_whole: impl Fn(&[u8]) -> bool) -> Vec<u8> {
@@ -166,8 +209,8 @@ mod tests {
 
     #[test]
     fn paths_below_a_base_are_spelled_and_come_back_elsewhere() {
-        let here = Bases::parse("/a/p:/a/p/build/:/gen").unwrap();
-        let there = Bases::parse("/b/q:/c:/gen2").unwrap();
+        let here = Bases::parse("/a/p:/a/p/build/:/gen").unwrap().at(Path::new("/a/p/src"));
+        let there = Bases::parse("/b/q:/c:/gen2").unwrap().at(Path::new("/b/q"));
         for (path, spelled, other) in [
             ("/a/p/src/x.cpp", "<base>/src/x.cpp", "/b/q/src/x.cpp"),
             ("/a/p", "<base>", "/b/q"),
@@ -175,6 +218,7 @@ mod tests {
             ("/gen/y.h", "<base:3>/y.h", "/gen2/y.h"),
             ("/a/pq/x", "/a/pq/x", "/a/pq/x"),
             ("/a/p/../q/x", "/a/p/../q/x", "/a/p/../q/x"),
+            ("/a/p/src/../inc/x", "<base>/src/../inc/x", "/b/q/src/../inc/x"),
             ("src/x", "src/x", "src/x"),
         ] {
             assert_eq!(here.spell(path), spelled);
@@ -184,8 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn one_setting_may_name_all_checkouts() {
+        let all = Bases::parse("/a:/b:/c").unwrap();
+        for root in ["/a", "/b", "/c"] {
+            let here = all.at(&Path::new(root).join("build"));
+            assert_eq!(here.spell(&format!("{root}/x")), "<base>/x");
+            assert_eq!(here.path(Path::new("<base>/x")), Path::new(root).join("x"));
+        }
+        assert_eq!(all.at(Path::new("/b")).spell("/c/x"), "<base:3>/x");
+        assert_eq!(all.at(Path::new("/tmp")).spell("/a/x"), "<base:2>/x", "nobody's own");
+    }
+
+    #[test]
+    fn names_of_files_that_were_read_are_spelled_wherever_they_lead() {
+        let here = Bases::parse("/a/p").unwrap().at(Path::new("/a/p/build"));
+        assert_eq!(here.spell_name("/a/p/../q/x"), "<base>/../q/x");
+        assert_eq!(here.path(Path::new("<base>/../q/x")), Path::new("/a/p/../q/x"));
+    }
+
+    #[test]
     fn texts_are_spelled_where_a_base_is_a_whole_name() {
-        let here = Bases::parse("/a/p").unwrap();
+        let here = Bases::parse("/a/p").unwrap().at(Path::new("/a/p/build"));
         let text = b"/a/p/x.cpp:1: in '/a/p', not /a/pq nor /a/p.x\n";
         let spelled = here.spell_text(text).unwrap();
         assert_eq!(spelled, b"<base>/x.cpp:1: in '<base>', not /a/pq nor /a/p.x\n");
@@ -196,7 +259,7 @@ mod tests {
 
     #[test]
     fn directives_that_name_a_base_are_seen() {
-        let here = Bases::parse("/a/p").unwrap();
+        let here = Bases::parse("/a/p").unwrap().at(Path::new("/a/p/build"));
         assert!(here.is_named_in_directive(b"int x;\n#include \"/a/p/x.h\"\n"));
         assert!(here.is_named_in_directive(b"#  define CONFIG \"/a/p/x.h\"\n"));
         assert!(!here.is_named_in_directive(b"#line 3 \"/a/p/x.y\"\nconst char* d = \"/a/p\";\n"));
@@ -204,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_leads_out_of_the_base_is_seen() {
-        let here = Bases::parse("/a/p").unwrap();
+        let here = Bases::parse("/a/p").unwrap().at(Path::new("/a/p/build"));
         assert!(here.contain(Path::new("/a/p/build"), Path::new("../src")));
         assert!(!here.contain(Path::new("/a/p/build"), Path::new("../../src")));
     }

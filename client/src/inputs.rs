@@ -113,7 +113,7 @@ impl Inputs {
         });
         let files: Vec<PathBuf> =
             set.iter().filter_map(Learnt::file).map(|file| self.bases.path(file)).collect();
-        let is_known = |path: PathBuf| set.contains(&Learnt::Passed(self.bases.spell_path(&path)));
+        let is_known = |path: PathBuf| set.contains(&Learnt::Passed(self.bases.spell_file(&path)));
         as_probed
             && self.precompiled(invocation).is_none()
             && self.in_the_way(invocation, &files).into_iter().all(is_known)
@@ -213,10 +213,10 @@ impl Inputs {
     /// As it stands in a set that other checkouts share.
     fn spelled(&self, learnt: Learnt) -> Learnt {
         match learnt {
-            Learnt::Absent(path) => Learnt::Absent(self.bases.spell_path(&path)),
-            Learnt::File(path) => Learnt::File(self.bases.spell_path(&path)),
-            Learnt::Passed(path) => Learnt::Passed(self.bases.spell_path(&path)),
-            Learnt::Present(path) => Learnt::Present(self.bases.spell_path(&path)),
+            Learnt::Absent(path) => Learnt::Absent(self.bases.spell_file(&path)),
+            Learnt::File(path) => Learnt::File(self.bases.spell_file(&path)),
+            Learnt::Passed(path) => Learnt::Passed(self.bases.spell_file(&path)),
+            Learnt::Present(path) => Learnt::Present(self.bases.spell_file(&path)),
             Learnt::Bmi(module) => Learnt::Bmi(module),
         }
     }

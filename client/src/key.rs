@@ -123,7 +123,7 @@ fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
         }
     }
     if !bases.is_empty() {
-        args.push(format!("{MARK}: {}>", bases.directories().len()));
+        args.push(MARK.to_owned());
     }
     args
 }

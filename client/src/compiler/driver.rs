@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn paths_below_a_base_are_spelled_but_not_in_macros() {
-        let bases = Bases::parse("/a/p").unwrap();
+        let bases = Bases::parse("/a/p").unwrap().at(Path::new("/a/p/build"));
         let line =
             "clang -I /a/p/i -I/a/p/j -D X=/a/p -fdebug-prefix-map=/a/p=. -fdebug-compilation-dir=/a/p /b";
         assert_eq!(

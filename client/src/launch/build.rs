@@ -468,7 +468,7 @@ fn put_depfile(task: &Task, staged: &Path, store: &Store) -> io::Result<(Digest,
         return Err(not_understood());
     }
     let rules = Rules::parse(&text).ok_or_else(not_understood)?;
-    let text = rules.spelled(|name| task.bases.spell(name)).text();
+    let text = rules.spelled(|name| task.bases.spell_name(name)).text();
     Ok((store.put_blob(text.as_bytes())?, text.len() as u64))
 }
 

@@ -110,7 +110,7 @@ impl Session {
         let source = source.map_err(|error| unreadable(&error))?;
         let bmis = self.named_bmis(&invocation, source)?;
         let cwd = os::working_directory().map_err(|error| unreadable(&error))?;
-        let bases = self.bases_for(&invocation)?;
+        let bases = self.bases_for(&invocation, &cwd)?;
         let driver = compiler.ask(&invocation, self.store.as_ref(), &cwd, &bases)?;
         let inputs = self.digests(&driver.inputs)?;
         let mut identities = vec![compiler.identity];
@@ -145,16 +145,19 @@ impl Session {
         })
     }
 
-    /// The base directories, if they apply to this command. GCC's depfiles are not written again by us.
-    fn bases_for(&self, invocation: &Invocation) -> Result<Bases, Bypass> {
-        if self.settings.base_dirs.is_empty() || invocation.absolute || invocation.family == Family::Gcc {
+    /// The base directories, if they apply to this command. GCC's depfiles and side outputs, which hold names of sources,
+    /// are not written again by us.
+    fn bases_for(&self, invocation: &Invocation, cwd: &Path) -> Result<Bases, Bypass> {
+        let apply =
+            !invocation.absolute && invocation.extras.is_empty() && invocation.family == Family::Clang;
+        if self.settings.base_dirs.is_empty() || !apply {
             return Ok(Bases::default());
         }
         let words = invocation.args.iter().flat_map(Arg::words);
         let named = words.chain([invocation.source.to_string_lossy().into_owned()]);
         match named.into_iter().find(|word| word.contains(MARK)) {
             Some(word) => Err(Bypass::new("base-mark", word)),
-            None => Ok(self.settings.base_dirs.clone()),
+            None => Ok(self.settings.base_dirs.at(cwd)),
         }
     }
 
