@@ -18,6 +18,11 @@ impl Chance {
         Self { state }
     }
 
+    /// Of this seed.
+    pub const fn seeded(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

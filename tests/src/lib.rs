@@ -7,6 +7,7 @@
 
 pub mod atlas;
 pub mod chance;
+pub mod edits;
 pub mod faithful;
 pub mod harm;
 pub mod http;

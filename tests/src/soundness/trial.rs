@@ -223,7 +223,11 @@ impl Trial<'_> {
 
     /// The compiler's command, with what the launcher adds where a BMI is made.
     fn with_sources_embedded(&self, words: &[String]) -> Vec<String> {
-        let makes_bmi = |word: &String| word == "--precompile" || word.starts_with("-fmodule-output");
+        let makes_bmi = |word: &String| {
+            word == "--precompile"
+                || word.starts_with("-fmodule-output")
+                || word.starts_with("-fmodule-header")
+        };
         let _turn = self.worlds.enter(Side::Bare);
         let dir = self.worlds.root().join(&self.cwd);
         let listed = |word: &String| {
