@@ -19,6 +19,7 @@ toolchain_llvm=/usr/lib/llvm-$toolchain_clang
 # The value that switches `import std` on belongs to one minor version of CMake, so the version is held.
 toolchain_build_tools=('cmake>=4.4,<4.5' 'ninja>=1.11')
 toolchain_test_tools=('schemathesis>=4,<5')
+toolchain_peers=('sccache>=0.10')
 toolchain_bench_tools=('sccache>=0.15')
 
 toolchain_for_builds() {
@@ -32,6 +33,22 @@ toolchain_for_tests() {
     toolchain_for_builds
     command -v make >/dev/null || toolchain_install_packages make
     toolchain_find_python_tools tests schemathesis "${toolchain_test_tools[@]}"
+    toolchain_find_programs g++ gdb
+}
+
+# In subshells: what cannot be had ends nothing but the attempt.
+toolchain_for_peers() {
+    (toolchain_find_programs ccache) || toolchain_say "going on without ccache"
+    (toolchain_find_python_tools peers sccache "${toolchain_peers[@]}") || toolchain_say "going on without sccache"
+}
+
+# toolchain_find_programs PROGRAM...: each is in the Debian package of its name.
+toolchain_find_programs() {
+    local program missing=()
+    for program in "$@"; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    ((${#missing[@]} == 0)) || toolchain_install_packages "${missing[@]}"
 }
 
 # A peer that cannot be had is not compared with; the bench says so.
