@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Machine, Process, tool};
+use crate::tool::{self, CLANG};
+use crate::{Machine, Process, Scratch};
 
 /// Whoever is on trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,44 @@ impl Contestant {
     }
 }
 
+/// A contestant that has met the compilers before: to hash them anew for every case would cost more than the cases do.
+#[derive(Debug)]
+pub struct Training {
+    contestant: Contestant,
+    machine: Machine,
+    _scratch: Scratch,
+}
+
+impl Training {
+    /// Shows the compilers to it.
+    pub fn of(contestant: Contestant) -> Self {
+        let scratch = Scratch::new("training");
+        let machine = Machine::new(&scratch, "home");
+        let source = scratch.file("a.c", "");
+        if contestant == Contestant::Pcmcache {
+            for compiler in [CLANG, &CLANG.replace("++", ""), "g++", "gcc"] {
+                let words =
+                    [compiler.as_ref(), "-c".as_ref(), source.as_os_str(), "-o".as_ref(), "a.o".as_ref()];
+                machine.start(machine.launcher(), words).finish();
+            }
+        }
+        Self { contestant, machine, _scratch: scratch }
+    }
+
+    /// Whose it is.
+    pub const fn contestant(&self) -> Contestant {
+        self.contestant
+    }
+
+    /// Gives what was learnt to somebody who knows nothing yet.
+    fn pass_on(&self, to: &Machine) {
+        if self.machine.cache().exists() {
+            let words = ["-a".into(), self.machine.cache().into_os_string(), to.cache().into_os_string()];
+            to.start("cp", words).finish().ok();
+        }
+    }
+}
+
 /// A contestant on a machine.
 #[derive(Debug)]
 pub struct Seat {
@@ -51,8 +90,10 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Seats it, with an empty cache in `home`.
-    pub fn new(contestant: Contestant, machine: Machine, home: &Path) -> Self {
+    /// Seats it, with a cache in `home` that has seen no more than the compilers.
+    pub fn new(training: &Training, machine: Machine, home: &Path) -> Self {
+        let contestant = training.contestant;
+        training.pass_on(&machine);
         let program = contestant.program().expect("only who is installed is on trial");
         let machine = match contestant {
             Contestant::Pcmcache => machine,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::contestant::Training;
 use super::trial::{self, Outcome};
 use super::{Case, Contestant};
 
@@ -32,12 +33,13 @@ impl Tally {
     /// Tries every case, on as many threads as the gate's machine has cores.
     pub fn of(cases: &[Case], contestant: Contestant) -> Self {
         let next = AtomicUsize::new(0);
+        let training = Training::of(contestant);
         let tally = Mutex::new(Self::default());
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let outcome = trial::run(case, contestant);
+                        let outcome = trial::run(case, &training);
                         tally.lock().expect("a tally").add(case, contestant, outcome);
                     }
                 });

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::contestant::Seat;
+use super::contestant::{Seat, Training};
 use super::script::{Case, Moment, Promise, Step, words};
 use super::{Contestant, Side, Traits, Worlds};
 use crate::tool::CLANG;
@@ -49,18 +49,18 @@ struct Trial<'a> {
 }
 
 /// Tries the case. One that cannot be tried to its end is wrong, whoever's fault it is.
-pub fn run(case: &Case, contestant: Contestant) -> Outcome {
-    let tried = std::panic::catch_unwind(|| attempt(case, contestant));
+pub fn run(case: &Case, training: &Training) -> Outcome {
+    let tried = std::panic::catch_unwind(|| attempt(case, training));
     tried.unwrap_or_else(|reason| {
         let reason = reason.downcast_ref::<String>().cloned().unwrap_or_default();
         Outcome { wrong: vec![format!("ended by a panic: {reason}")], ..Outcome::default() }
     })
 }
 
-fn attempt(case: &Case, contestant: Contestant) -> Outcome {
+fn attempt(case: &Case, training: &Training) -> Outcome {
     let scratch = Scratch::new("sound");
     let machine = Machine::new(&scratch, "home");
-    let seat = Seat::new(contestant, machine, &scratch.path().join("home"));
+    let seat = Seat::new(training, machine, &scratch.path().join("home"));
     let mut trial = Trial {
         seat,
         worlds: Worlds::new(scratch.dir("worlds")),
@@ -82,7 +82,7 @@ fn attempt(case: &Case, contestant: Contestant) -> Outcome {
             break;
         }
     }
-    if contestant == Contestant::Pcmcache {
+    if training.contestant() == Contestant::Pcmcache {
         trial.outcome.bypassed = trial.seat.machine().stats().bypassed;
     }
     std::mem::take(&mut trial.outcome)
@@ -161,8 +161,8 @@ impl Trial<'_> {
     }
 
     fn compile(&mut self, promise: Promise, words: &[String]) {
-        let hit = self.compare(words);
         let second = self.compiled && self.changed;
+        let (hit, right) = self.compare(words, None);
         if second {
             self.outcome.seconds += 1;
             self.outcome.second_hits += u64::from(hit);
@@ -174,7 +174,7 @@ impl Trial<'_> {
         if promise == Promise::Once || !self.outcome.wrong.is_empty() {
             return;
         }
-        let hit = self.compare(words);
+        let (hit, _) = self.compare(words, Some(right));
         self.repeated(hit);
         self.expect(hit || promise == Promise::Right, "a hit when repeated", words);
     }
@@ -190,35 +190,33 @@ impl Trial<'_> {
         }
     }
 
-    /// Runs the command in both worlds and compares; says whether it was a hit. The compiler goes first, and once more
-    /// where the two differ: the second may have changed in between, and a launcher that hands a command over does
-    /// not embed sources.
-    fn compare(&mut self, words: &[String]) -> bool {
+    /// Runs the command in both worlds and compares; says whether it was a hit, and what was right. The compiler goes
+    /// first, and once more where the two differ: the second may have changed in between, and a launcher that hands a
+    /// command over does not embed sources. What was right a moment ago need not be found out again.
+    fn compare(&mut self, words: &[String], known: Option<Traits>) -> (bool, Traits) {
         let during = self.during.take();
         let embedded = self.with_sources_embedded(words);
-        let right = self.bare(&embedded, during.as_ref());
+        let right = known.unwrap_or_else(|| self.bare(&embedded, during.as_ref()));
         let seen = self.launched(words, during.as_ref());
         let hits = self.seat.hits();
         let hit = std::mem::replace(&mut self.hits, hits) < hits;
         let mut difference = seen.difference(&right);
-        if !difference.is_empty() && during.is_none() {
-            let again = self.bare(&embedded, None);
-            if seen == again
-                || (embedded != words && seen.differs_only_in_bmis(&again) && seen == self.bare(words, None))
-            {
-                difference.clear();
-            }
+        if !difference.is_empty() && during.is_none() && self.is_right_after_all(&seen, words, &embedded) {
+            difference.clear();
         }
         self.worlds.agree();
         if !difference.is_empty() {
             let how = if hit { "after a hit" } else { "without a hit" };
-            self.outcome.wrong.push(format!(
-                "$ {} ({how})\n    {}",
-                words.join(" "),
-                difference.join("\n    ")
-            ));
+            let difference = difference.join("\n    ");
+            self.outcome.wrong.push(format!("$ {} ({how})\n    {difference}", words.join(" ")));
         }
-        hit
+        (hit, seen)
+    }
+
+    fn is_right_after_all(&self, seen: &Traits, words: &[String], embedded: &[String]) -> bool {
+        let again = self.bare(embedded, None);
+        *seen == again
+            || (embedded != words && seen.differs_only_in_bmis(&again) && *seen == self.bare(words, None))
     }
 
     /// The compiler's command, with what the launcher adds where a BMI is made.
