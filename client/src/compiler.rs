@@ -21,6 +21,7 @@ use crate::invocation::scan::Scan;
 use crate::invocation::{Bypass, Dialect, Family};
 use crate::local::Store;
 use crate::local::memo::Memo;
+use crate::mask::Launchers;
 use crate::os::FileId;
 
 /// A compiler that was found and identified.
@@ -101,14 +102,19 @@ pub const BYPASS_VARIABLES: &[&str] = &[
     "SDKROOT",
 ];
 
-/// Finds a program as a shell would. `is_us` tells our own file, which a link in PATH may lead to.
+/// Finds a program as a shell would. `is_us` tells launchers, which a link in PATH may lead to: one that is named by its
+/// path stands before what PATH has under its name.
 pub fn find(name: &OsStr, path: Option<&OsStr>, is_us: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let runnable = |file: &Path| {
         fs_err::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
             && !is_us(file)
     };
-    if name.as_bytes().contains(&b'/') {
-        return Some(PathBuf::from(name)).filter(|file| runnable(file));
+    let mut name = Path::new(name);
+    if name.as_os_str().as_bytes().contains(&b'/') {
+        if !is_us(name) {
+            return Some(name.to_owned()).filter(|file| runnable(file));
+        }
+        name = Path::new(name.file_name()?);
     }
     std::env::split_paths(path?).map(|directory| directory.join(name)).find(|file| runnable(file))
 }
@@ -150,6 +156,10 @@ impl Compiler {
         store: Option<&Store>,
         memo: &mut Memo,
     ) -> Result<Self, Bypass> {
+        if Launchers::known().contain(&scan.compiler) {
+            // The scanner would look for headers beside the launcher.
+            return Err(Bypass::new("scan", "for a launcher"));
+        }
         let mut compiler = Self::identify(scan.compiler.clone(), store, memo)?;
         let real = fs_err::canonicalize(scanner).map_err(|error| Bypass::new("scan", error.to_string()))?;
         if compiler.family != Family::Clang || real.parent() != Some(&compiler.directory) {

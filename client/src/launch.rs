@@ -19,6 +19,7 @@ use crate::compiler::{self, Compiler};
 use crate::invocation::scan::{self, Scan};
 use crate::invocation::{Bypass, Invocation, response};
 use crate::local::lock::Turn as LocalTurn;
+use crate::mask::Launchers;
 use crate::os;
 use crate::settings::{Mode, Settings};
 use session::Session;
@@ -41,12 +42,9 @@ impl From<Bypass> for Stop {
 
 /// Runs one compiler command and gives the exit code for it, if the command is not handed over for good.
 pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
-    let is_us = {
-        let own = fs_err::canonicalize(os::own_program()).ok();
-        move |file: &std::path::Path| own.is_some() && fs_err::canonicalize(file).ok() == own
-    };
+    let launchers = Launchers::known();
     let path = std::env::var_os("PATH");
-    let Some(program) = compiler::find(name, path.as_deref(), is_us) else {
+    let Some(program) = compiler::find(name, path.as_deref(), |file| launchers.contain(file)) else {
         return not_found(name);
     };
     if settings.mode == Mode::Off {
@@ -149,7 +147,10 @@ fn read_response(path: &std::path::Path) -> Option<String> {
 /// Becomes the compiler.
 fn hand_over(program: &std::path::Path, name: &OsStr, args: &[OsString]) -> u8 {
     use std::os::unix::process::CommandExt;
-    let error = os::exec(Command::new(program).arg0(name).args(args));
+    let mut command = Command::new(program);
+    command.arg0(name).args(args);
+    Launchers::known().pass_on(&mut command);
+    let error = os::exec(&mut command);
     complain(&format!("pcmcache: cannot run {}: {error}", PathBuf::from(name).display()));
     126
 }

@@ -11,6 +11,7 @@ pub mod invocation;
 pub mod key;
 pub mod launch;
 pub mod local;
+pub mod mask;
 pub mod os;
 pub mod probes;
 pub mod remote;

@@ -15,6 +15,7 @@ use crate::bases::Bases;
 use crate::invocation::{Bypass, Family, Invocation, Kind, response};
 use crate::local::Store;
 use crate::local::sealed::{self, Sealed};
+use crate::mask::Launchers;
 use crate::os::{FileId, Moment};
 use crate::search::SearchPath;
 
@@ -173,7 +174,9 @@ impl Compiler {
 
     /// What the driver says on its standard error, in English.
     fn say(&self, args: &[&str]) -> Result<String, Bypass> {
-        let output = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        Launchers::known().pass_on(&mut command);
+        let output = command
             .args(args)
             .env("LC_ALL", "C")
             .stdin(Stdio::null())

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::interrupt::{self, Interrupt};
+use crate::mask::Launchers;
 use crate::os;
 
 /// The hidden first argument that makes this program a watcher.
@@ -64,7 +65,9 @@ pub fn run(program: &Path, args: &[OsString], interrupt: &Interrupt) -> io::Resu
 }
 
 fn start(program: &Path, args: &[OsString]) -> io::Result<Child> {
+    let launchers = Launchers::known();
     let spawn = |command: &mut Command| {
+        launchers.pass_on(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()
     };
     spawn(Command::new(os::own_program()).arg0("pcmcache").arg(WATCH).arg(program).args(args))
