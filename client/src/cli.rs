@@ -21,6 +21,7 @@ Examples:
   cmake -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER=pcmcache ...
   PCMCACHE_REMOTE=http://127.0.0.1:7733 ninja
   pcmcache stats --format json
+  pcmcache explain clang++ -std=c++23 -c shape.cpp -o shape.o
 
 A command that pcmcache does not understand to the last argument goes to the compiler unchanged;
 'pcmcache stats' counts the reasons. A fault of the cache never fails a build: what went wrong is
@@ -61,6 +62,8 @@ struct Cli {
 enum Command {
     /// Show what launches came to
     Stats(command::stats::Stats),
+    /// Tell what a command's key is made of, and why it misses
+    Explain(command::explain::Explain),
     /// Show the settings, and where each comes from
     Config,
     /// Remove from the local store what was not used for longest
@@ -122,6 +125,7 @@ fn run_command(words: &[OsString]) -> u8 {
     let settings = Settings::load();
     let done = match cli.command {
         Command::Stats(stats) => stats.run(&settings),
+        Command::Explain(explain) => explain.run(settings),
         Command::Config => command::config::run(&settings),
         Command::Trim(trim) => trim.run(&settings),
         Command::Verify(verify) => verify.run(&settings),

@@ -2,6 +2,7 @@
 
 pub mod clear;
 pub mod config;
+pub mod explain;
 pub mod papers;
 pub mod stats;
 pub mod trim;

@@ -39,6 +39,17 @@ impl Uncacheable {
     }
 }
 
+/// What there is now of something that a compile taught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Now {
+    /// It was read, and these are its bytes now.
+    Is(Digest),
+    /// It was looked for, and is there.
+    There,
+    /// It is not there.
+    Gone,
+}
+
 /// The inputs of one compile, as far as they were looked at.
 #[derive(Debug)]
 pub struct Inputs {
@@ -111,12 +122,29 @@ impl Inputs {
             Learnt::Present(path) => exists(path),
             Learnt::Bmi(_) | Learnt::File(_) | Learnt::Passed(_) => true,
         });
+        as_probed && self.newcomers(set, invocation).is_empty()
+    }
+
+    /// What lies where the compiler would look first, and did not when the set was learnt.
+    pub fn newcomers(&self, set: &IncludeSet, invocation: &Invocation) -> Vec<PathBuf> {
         let files: Vec<PathBuf> =
             set.iter().filter_map(Learnt::file).map(|file| self.bases.path(file)).collect();
-        let is_known = |path: PathBuf| set.contains(&Learnt::Passed(self.bases.spell_file(&path)));
-        as_probed
-            && self.precompiled(invocation).is_none()
-            && self.in_the_way(invocation, &files).into_iter().all(is_known)
+        let is_known = |path: &PathBuf| set.contains(&Learnt::Passed(self.bases.spell_file(path)));
+        let in_the_way = self.in_the_way(invocation, &files).into_iter().filter(|path| !is_known(path));
+        self.precompiled(invocation).into_iter().chain(in_the_way).collect()
+    }
+
+    /// What there is now of something that a compile taught.
+    pub fn now(&mut self, learnt: &Learnt, invocation: &Invocation) -> Now {
+        let path = match learnt {
+            Learnt::Absent(path) | Learnt::Passed(path) | Learnt::Present(path) => {
+                let exists = self.cwd.join(self.bases.path(path)).exists();
+                return if exists { Now::There } else { Now::Gone };
+            }
+            Learnt::File(path) => Some(self.bases.path(path)),
+            Learnt::Bmi(module) => self.find_bmi(invocation, module),
+        };
+        path.and_then(|path| self.digest(&path).ok()).map_or(Now::Gone, Now::Is)
     }
 
     fn in_the_way(&self, invocation: &Invocation, files: &[PathBuf]) -> BTreeSet<PathBuf> {

@@ -4,6 +4,7 @@
 //! the cache at any step leads to the same end as no cache: the compiler runs, and its status and output are ours.
 
 mod build;
+pub mod look;
 pub mod rebuild;
 mod restore;
 mod session;
@@ -42,11 +43,7 @@ impl From<Bypass> for Stop {
 
 /// Runs one compiler command and gives the exit code for it, if the command is not handed over for good.
 pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
-    let launchers = Launchers::known();
-    let path = std::env::var_os("PATH");
-    let Some(program) = compiler::find(name, path.as_deref(), |file| launchers.contain(file)) else {
-        return not_found(name);
-    };
+    let Some(program) = find(name) else { return not_found(name) };
     if settings.mode == Mode::Off {
         return hand_over(&program, name, args);
     }
@@ -65,6 +62,12 @@ pub fn launch(name: &OsStr, args: &[OsString], settings: Settings) -> u8 {
         }
         Err(Stop::Bypass(_)) => hand_over(&program, name, args),
     }
+}
+
+/// The program of this name that is no launcher.
+fn find(name: &OsStr) -> Option<PathBuf> {
+    let launchers = Launchers::known();
+    compiler::find(name, std::env::var_os("PATH").as_deref(), |file| launchers.contain(file))
 }
 
 /// What happens to a compile, from its command line to its outputs in place.

@@ -160,6 +160,16 @@ impl Learnt {
         }
     }
 
+    /// The path or the module, as it stands on its line.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Absent(path) | Self::File(path) | Self::Passed(path) | Self::Present(path) => {
+                escape(path.as_os_str().as_bytes())
+            }
+            Self::Bmi(module) => escape(module.as_bytes()),
+        }
+    }
+
     fn line(&self) -> String {
         match self {
             Self::Absent(path) => format!("absent {}", escape(path.as_os_str().as_bytes())),

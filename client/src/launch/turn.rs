@@ -31,7 +31,7 @@ pub(super) enum Turn {
 }
 
 /// Each answer that teaches include sets leads to one more question; a server that always has more is not believed.
-const MAX_QUESTIONS: u32 = 4;
+pub(super) const MAX_QUESTIONS: u32 = 4;
 
 impl Session {
     /// Asks the server. A fault of it, of whatever kind, ends in compiling without a lease.
@@ -71,7 +71,7 @@ impl Session {
         }
     }
 
-    fn question(&self, task: &Task) -> AcquireRequest {
+    pub(super) fn question(&self, task: &Task) -> AcquireRequest {
         let known = |known: &Known| KnownSet {
             set: known.set.digest(),
             action: known.recipe.as_ref().map(Recipe::action_key),
