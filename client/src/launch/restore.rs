@@ -11,6 +11,7 @@ use super::session::{Hit, Session, Task};
 use crate::depfile::Rules;
 use crate::invocation::{Bypass, Invocation};
 use crate::local::{Lost, Store};
+use crate::os::Moment;
 use crate::stage::{self, Stages};
 
 /// What the compiler wrote to its standard streams.
@@ -93,13 +94,17 @@ impl Session {
         None
     }
 
-    /// Whether the very bytes are in place, and the build tool looks whether they changed: then their time is kept, and
-    /// nothing that depends on them is built again. Where the build tool compares times only, the time is renewed.
+    /// Whether the BMI's very bytes are in place, and may keep their time. The build tool may look whether they changed:
+    /// then nothing that depends on them is built again. Or they were placed since this launch began, by another that
+    /// shares the directory: they are as new as they can be, and whoever loads them now goes on undisturbed. Elsewhere the
+    /// time is renewed, since build tools compare times.
     pub(super) fn is_there_already(&mut self, task: &Task, role: Role, path: &Path, output: &Output) -> bool {
-        let restat = role == Role::Bmi && task.invocation.bmi.as_ref().is_some_and(|bmi| bmi.restat);
-        restat
-            && stage::is_replaceable(path)
-            && fs_err::metadata(path).is_ok_and(|metadata| metadata.len() == output.size)
+        let Some(bmi) = task.invocation.bmi.as_ref().filter(|_| role == Role::Bmi) else { return false };
+        let may_stay = |metadata: &std::fs::Metadata| {
+            metadata.len() == output.size && (bmi.restat || Moment::modified(metadata) >= self.began)
+        };
+        stage::is_replaceable(path)
+            && fs_err::metadata(path).is_ok_and(|metadata| may_stay(&metadata))
             && self.inputs.digest(path).is_ok_and(|digest| digest == output.digest)
     }
 }
