@@ -70,9 +70,11 @@ fn builds_that_share_their_module_files_never_disturb_each_other() {
     println!("killed after {moment:?}: {stats:?}");
     assert_eq!(stats.errors.len(), 0, "{stats:?}");
     // What was linked passes the cache by. The killed build counted what it finished before.
-    let log = machine.log();
-    let again = log.lines().filter(|line| line.contains("not cached")).collect::<Vec<_>>().join("\n");
-    assert!(stats.compiles <= ACTIONS + 1, "one build was killed: {stats:?}\n{again}");
+    // Who looked at the time before another placed the file, and came only then, places the same bytes once more: a
+    // compile that loads them by then does not know what it read, and its result is not kept.
+    let disturbed = |machine: &Machine| machine.stats().bypassed.get("input-changed").copied().unwrap_or(0);
+    let most = ACTIONS + 1 + disturbed(&machine);
+    assert!(stats.compiles <= most, "one build was killed: {stats:?}");
     let bmis = ["Paint-Canvas.pcm", "Paint-Colour.pcm", "Paint.pcm", "std.pcm"];
     for variant in ["x86_64-linux-gnu-x86-64", "x86_64-linux-gnu-x86-64-v2"] {
         // A stage of the killed one goes with the next launch that places there.
@@ -81,14 +83,19 @@ fn builds_that_share_their_module_files_never_disturb_each_other() {
         assert_eq!(left, bmis);
     }
 
-    fs_err::remove_dir_all(&shared).expect("the module files");
-    for (name, variant) in [("five", NATIVE), ("six", OTHER)] {
-        build(&machine, &shared, &out(name), variant).finish_within(BUILD).ok();
-        check(&machine, &out(name));
-    }
-    let warm = machine.stats();
-    assert_eq!(warm.compiles, stats.compiles, "all of it was there: {stats:?}, then {warm:?}");
-    assert_eq!(warm.local_hits, stats.local_hits + ACTIONS, "{warm:?}");
+    let twice = |names: [&str; 2]| {
+        fs_err::remove_dir_all(&shared).expect("the module files");
+        for (name, variant) in names.into_iter().zip([NATIVE, OTHER]) {
+            build(&machine, &shared, &out(name), variant).finish_within(BUILD).ok();
+            check(&machine, &out(name));
+        }
+        machine.stats()
+    };
+    let warm = twice(["five", "six"]);
+    assert!(warm.compiles <= stats.compiles + disturbed(&machine), "{stats:?}, then {warm:?}");
+    let hot = twice(["seven", "eight"]);
+    assert_eq!(hot.compiles, warm.compiles, "all of it was there: {warm:?}, then {hot:?}");
+    assert_eq!(hot.local_hits, warm.local_hits + ACTIONS, "{hot:?}");
     let stages = files_below(&shared).into_iter().filter(|file| file.to_string_lossy().contains("pcmcache"));
     assert_eq!(stages.collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
