@@ -21,6 +21,7 @@ Examples:
   cmake -G Ninja -DCMAKE_CXX_COMPILER_LAUNCHER=pcmcache ...
   PCMCACHE_REMOTE=http://127.0.0.1:7733 ninja
   pcmcache stats --format json
+  pcmcache doctor
   pcmcache explain clang++ -std=c++23 -c shape.cpp -o shape.o
 
 A command that pcmcache does not understand to the last argument goes to the compiler unchanged;
@@ -64,6 +65,8 @@ enum Command {
     Stats(command::stats::Stats),
     /// Tell what a command's key is made of, and why it misses
     Explain(command::explain::Explain),
+    /// Look whether everything is set up so that caching works
+    Doctor(command::doctor::Doctor),
     /// Show the settings, and where each comes from
     Config,
     /// Remove from the local store what was not used for longest
@@ -126,6 +129,7 @@ fn run_command(words: &[OsString]) -> u8 {
     let done = match cli.command {
         Command::Stats(stats) => stats.run(&settings),
         Command::Explain(explain) => explain.run(settings),
+        Command::Doctor(doctor) => doctor.run(&settings),
         Command::Config => command::config::run(&settings),
         Command::Trim(trim) => trim.run(&settings),
         Command::Verify(verify) => verify.run(&settings),

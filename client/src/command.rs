@@ -2,6 +2,7 @@
 
 pub mod clear;
 pub mod config;
+pub mod doctor;
 pub mod explain;
 pub mod papers;
 pub mod stats;
@@ -11,9 +12,19 @@ pub mod verify;
 use std::io::{self, Write};
 
 use anyhow::Context;
+use clap::ValueEnum;
 
 use crate::local::Store;
 use crate::settings::Settings;
+
+/// How to show something.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
 
 /// The store of these settings, or why there is none.
 fn store(settings: &Settings) -> anyhow::Result<Store> {

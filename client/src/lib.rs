@@ -5,6 +5,7 @@ pub mod cli;
 pub mod command;
 pub mod compiler;
 pub mod depfile;
+pub mod doctor;
 pub mod explain;
 pub mod inputs;
 pub mod interrupt;

@@ -160,6 +160,18 @@ pub fn try_lock_shared(file: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// The bytes that this user may still write to the file system that the path is on.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let system = rustix::fs::statvfs(path)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Whether the file `to` can be made to share its blocks with `from`. Both are there, and `to` is overwritten.
+pub fn can_reflink(from: &Path, to: &Path) -> bool {
+    let files = fs_err::File::open(from).and_then(|from| Ok((from, fs_err::File::create(to)?)));
+    files.is_ok_and(|(from, to)| rustix::fs::ioctl_ficlone(to.file(), from.file()).is_ok())
+}
+
 /// This process's user.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()

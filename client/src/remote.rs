@@ -38,6 +38,7 @@ use tokio::runtime::Runtime;
 pub use error::{RemoteError, Unreached};
 pub use lease::Lease;
 
+use crate::os;
 use breaker::ProbeTicket;
 use server::{Deadlines, Server};
 use transfer::Counters;
@@ -58,6 +59,19 @@ pub struct Settings {
     pub timeout: Duration,
     /// Who asks, for people only; goes into requests that do not say.
     pub holder: String,
+}
+
+impl Settings {
+    /// The server at `url`, as these settings have it.
+    pub fn of(settings: &crate::settings::Settings, url: String) -> Self {
+        Self {
+            url,
+            token: settings.token.clone(),
+            scope: settings.scope.clone(),
+            timeout: settings.timeout.max(Duration::from_millis(1)),
+            holder: format!("{}/{}", os::host_name(), std::process::id()),
+        }
+    }
 }
 
 /// A server to talk to. Making one connects to nothing yet.
@@ -182,6 +196,11 @@ impl Remote {
     /// Whether the server is there and well, within the timeout.
     pub fn probe(&self) -> bool {
         self.engine.run(&|| false, async { Ok(self.server.is_well().await) }).unwrap_or(false)
+    }
+
+    /// The time that the server shows, as HTTP spells it; empty if it does not tell. `None`: it is not there, or not well.
+    pub fn date(&self) -> Option<String> {
+        self.engine.run(&|| false, async { Ok(self.server.date().await) }).ok().flatten()
     }
 
     /// Bytes of blobs (uploaded, downloaded) so far; headers and JSON do not count.

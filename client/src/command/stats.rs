@@ -4,19 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::Format;
 use crate::local::stats::Counts;
 use crate::settings::Settings;
-
-/// How to show it.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// For programs
-    Json,
-}
 
 /// What is asked for.
 #[derive(Debug, Args)]

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, KnownSet};
 use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
@@ -191,13 +190,7 @@ impl Session {
         let Some(url) = self.settings.remote.clone().filter(|_| self.settings.mode != Mode::Local) else {
             return false;
         };
-        let settings = remote::Settings {
-            url,
-            token: self.settings.token.clone(),
-            scope: self.settings.scope.clone(),
-            timeout: self.settings.timeout.max(Duration::from_millis(1)),
-            holder: format!("{}/{}", os::host_name(), std::process::id()),
-        };
+        let settings = remote::Settings::of(&self.settings, url);
         match self.breaker().map(|breaker| breaker.state()) {
             Some(State::Open) => return false,
             Some(State::HalfOpen(ticket)) => {

@@ -140,6 +140,11 @@ impl Store {
         Ok(os::try_lock(file.file())?.then_some(TrimLock(file)))
     }
 
+    /// What is stored, by the estimate.
+    pub fn estimate(&self) -> ByteSize {
+        ByteSize(self.pages() * PAGE)
+    }
+
     /// What is stored by the estimate, in pages.
     pub(super) fn pages(&self) -> u64 {
         fs_err::metadata(self.root().join("fill")).map_or(0, |metadata| metadata.len())

@@ -40,6 +40,11 @@ impl Answer {
         self.response.status().as_u16()
     }
 
+    /// The server's time, as HTTP spells it.
+    pub(super) fn date(&self) -> Option<&str> {
+        self.response.headers().get(reqwest::header::DATE)?.to_str().ok()
+    }
+
     /// The length that the head declares, if it does.
     pub(super) fn declared(&self) -> Option<u64> {
         self.response.content_length()

@@ -134,8 +134,14 @@ impl Server {
 
     /// Whether it is there and says it is well.
     pub(super) async fn is_well(&self) -> bool {
+        self.date().await.is_some()
+    }
+
+    /// The server's date, if it is well.
+    pub(super) async fn date(&self) -> Option<String> {
         let probe = self.send("probe", self.request(Method::GET, "/healthz"), self.deadlines.first).await;
-        probe.is_ok_and(|answer| answer.status() == 200)
+        let answer = probe.ok().filter(|answer| answer.status() == 200)?;
+        Some(answer.date().unwrap_or_default().to_owned())
     }
 }
 

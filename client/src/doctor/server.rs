@@ -1,0 +1,80 @@
+//! The server: is it there, does it let us build and publish, and what does its clock show?
+
+use std::time::{Duration, SystemTime};
+
+use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest};
+use pcmcache_shared::{Claim, ReleaseReason, UnitKey};
+
+use super::Finding;
+use crate::os;
+use crate::remote::{self, Acquired, Remote};
+use crate::settings::{Mode, Settings};
+
+const WHAT: &str = "server";
+/// A clock that is further off than this confuses who reads logs; nothing else depends on it.
+const ODD: Duration = Duration::from_secs(60);
+
+pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
+    let Some(url) = &settings.remote else {
+        return vec![Finding::ok(WHAT, "none is set: results stay on this machine")];
+    };
+    let remote = match Remote::new(remote::Settings::of(settings, url.clone())) {
+        Ok(remote) => remote,
+        Err(error) => return vec![Finding::care(WHAT, error.to_string(), "set PCMCACHE_REMOTE right")],
+    };
+    let Some(date) = remote.date() else {
+        return vec![Finding::care(
+            WHAT,
+            format!("{url} does not answer within {} s", settings.timeout.as_secs_f64()),
+            "start pcmcache-server there, or set PCMCACHE_REMOTE right; until then builds go on without it",
+        )];
+    };
+    let mut findings = vec![may_build(settings, &remote, url)];
+    findings.extend(skew(&date));
+    findings
+}
+
+/// Takes a lease that nobody else wants, and gives it back.
+fn may_build(settings: &Settings, remote: &Remote, url: &str) -> Finding {
+    if settings.mode != Mode::ReadWrite {
+        return Finding::ok(WHAT, format!("{url} answers; mode {}", settings.mode.word()));
+    }
+    let random: [u8; 32] = os::random();
+    let request = AcquireRequest {
+        claim: Claim::from(UnitKey::from_bytes(random)),
+        unit: None,
+        known: Vec::new(),
+        request_id: format!("{:032x}", u128::from_ne_bytes(os::random())),
+        holder: String::new(),
+        mode: AcquireMode::Build,
+        wait_ms: 0,
+        hold: true,
+    };
+    match remote.acquire(&request, &|| false).map(|answer| answer.acquired) {
+        Ok(Acquired::Granted(lease)) => {
+            lease.release(ReleaseReason::Abandoned);
+            Finding::ok(WHAT, format!("{url} answers, and grants leases in the scope {}", settings.scope))
+        }
+        Ok(Acquired::Hit(_) | Acquired::Sets(_) | Acquired::Alone(_) | Acquired::WaitOver) => {
+            Finding::care(WHAT, format!("{url} answers, but grants no lease"), "look at the server's log")
+        }
+        Err(error) => Finding::care(
+            WHAT,
+            format!("{url} answers, but refuses a lease: {error}"),
+            "set PCMCACHE_TOKEN and PCMCACHE_SCOPE right, or PCMCACHE_MODE=read-only",
+        ),
+    }
+}
+
+fn skew(date: &str) -> Option<Finding> {
+    let theirs = httpdate::parse_http_date(date).ok()?;
+    let ours: SystemTime = os::wall_clock();
+    let apart = ours.duration_since(theirs).unwrap_or_else(|behind| behind.duration());
+    (apart > ODD).then(|| {
+        Finding::care(
+            "clock",
+            format!("the server's clock is {} s away from this machine's", apart.as_secs()),
+            "set both by NTP; nothing that is cached depends on it, but logs are hard to read",
+        )
+    })
+}
