@@ -106,6 +106,11 @@ impl Seat {
         Self { contestant, program, machine }
     }
 
+    /// Who sits here.
+    pub const fn contestant(&self) -> Contestant {
+        self.contestant
+    }
+
     /// The machine, with what the contestant needs in its environment.
     pub fn machine(&self) -> &Machine {
         &self.machine

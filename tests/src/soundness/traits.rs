@@ -32,6 +32,16 @@ impl Traits {
         Self { end: finished.status.to_string(), stdout, stderr, tree }
     }
 
+    /// Forgets all of the files' modes but whether they can be executed.
+    pub fn without_modes(mut self) -> Self {
+        for entry in self.tree.values_mut() {
+            if let Entry::File { mode, .. } = entry {
+                *mode &= 0o111;
+            }
+        }
+        self
+    }
+
     /// Forgets the bytes of files whose names end so.
     pub fn loosely(mut self, endings: &[String]) -> Self {
         for (path, entry) in &mut self.tree {

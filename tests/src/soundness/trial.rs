@@ -256,7 +256,7 @@ impl Trial<'_> {
         if let Some((Moment::After, line)) = during {
             self.shell(line).ok();
         }
-        Traits::of(&finished, &self.worlds.root()).loosely(&self.loosely)
+        self.traits(&finished)
     }
 
     fn launched(&self, words: &[String], during: Option<&(Moment, String)>) -> Traits {
@@ -273,9 +273,15 @@ impl Trial<'_> {
             self.edit_in_the_middle(&mut process, line);
         }
         let finished = process.finish();
-        let traits = Traits::of(&finished, &self.worlds.root()).loosely(&self.loosely);
+        let traits = self.traits(&finished);
         self.seat.settle();
         traits
+    }
+
+    /// What is compared: of the peers' files less than of ours, since sccache's server has a mask of its own for modes.
+    fn traits(&self, finished: &Finished) -> Traits {
+        let traits = Traits::of(finished, &self.worlds.root()).loosely(&self.loosely);
+        if self.seat.contestant() == Contestant::Pcmcache { traits } else { traits.without_modes() }
     }
 
     fn edit_in_the_middle(&self, process: &mut Process, line: &str) {
