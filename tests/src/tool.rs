@@ -44,10 +44,9 @@ pub fn installed(variable: &str, name: &str) -> PathBuf {
     })
 }
 
-/// The tool in PATH or in the toolchain's directory, if there is one: nothing is wrong without it.
+/// The tool in PATH, if there is one: nothing is wrong without it.
 pub fn if_installed(name: &str) -> Option<PathBuf> {
-    let beside = cmake().parent().map(|dir| dir.join(name)).filter(|path| path.is_file());
-    in_path(name).or(beside)
+    in_path(name)
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {

@@ -56,12 +56,12 @@ impl Training {
     pub fn of(contestant: Contestant) -> Self {
         let scratch = Scratch::new("training");
         let machine = Machine::new(&scratch, "home");
-        let source = scratch.file("a.c", "");
         if contestant == Contestant::Pcmcache {
-            for compiler in [CLANG, &CLANG.replace("++", ""), "g++", "gcc"] {
-                let words =
-                    [compiler.as_ref(), "-c".as_ref(), source.as_os_str(), "-o".as_ref(), "a.o".as_ref()];
-                machine.start(machine.launcher(), words).finish();
+            for (compiler, source) in
+                [(CLANG, "a.cpp"), (&CLANG.replace("++", ""), "a.c"), ("g++", "a.cpp"), ("gcc", "a.c")]
+            {
+                let source = scratch.file(source, "").into_os_string();
+                machine.start(machine.launcher(), [compiler.into(), "-c".into(), source]).finish();
             }
         }
         Self { contestant, machine, _scratch: scratch }

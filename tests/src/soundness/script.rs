@@ -57,6 +57,8 @@ pub enum Step {
     Env(String, Option<String>),
     /// Commands run under this mask for the modes of files from now on.
     Umask(String),
+    /// Commands run on a terminal from now on, or no longer.
+    Terminal(bool),
     /// Of files whose names end so only the existence is compared.
     Loosely(String),
     /// The clock shows another second.
@@ -110,6 +112,7 @@ impl Case {
             "cd" => Step::Cd(rest),
             "env" => variable(&rest),
             "umask" => Step::Umask(rest),
+            "terminal" => Step::Terminal(rest == "yes"),
             "loosely" => Step::Loosely(rest),
             "tick" => Step::Tick,
             "run" => Step::Compile(Promise::Right, self.command(rest)),

@@ -39,6 +39,7 @@ struct Trial<'a> {
     cwd: String,
     env: BTreeMap<String, Option<String>>,
     umask: Option<String>,
+    terminal: bool,
     loosely: Vec<String>,
     during: Option<(Moment, String)>,
     hits: u64,
@@ -68,6 +69,7 @@ fn attempt(case: &Case, training: &Training) -> Outcome {
         cwd: String::new(),
         env: BTreeMap::new(),
         umask: None,
+        terminal: false,
         loosely: Vec::new(),
         during: None,
         hits: 0,
@@ -101,6 +103,7 @@ impl Trial<'_> {
             Step::Cd(dir) => self.cwd = here(dir),
             Step::Env(name, value) => drop(self.env.insert(name.clone(), value.as_ref().map(here))),
             Step::Umask(mask) => self.umask = Some(mask.clone()),
+            Step::Terminal(yes) => self.terminal = *yes,
             Step::Loosely(endings) => self.loosely.extend(endings.split(' ').map(str::to_owned)),
             Step::Tick => next_second(),
             Step::Compile(promise, line) => self.compile(*promise, &words(&here(line))),
@@ -242,6 +245,10 @@ impl Trial<'_> {
         if let Some(mask) = &self.umask {
             let shell = ["/bin/sh", "-c", "umask $0; exec \"$@\"", mask];
             words.splice(0..0, shell.map(OsString::from));
+        }
+        if self.terminal {
+            let line: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+            words = ["script", "-qec", &line.join(" "), "/dev/null"].map(OsString::from).to_vec();
         }
         machine.start(&words[0], &words[1..])
     }
