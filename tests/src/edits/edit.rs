@@ -1,7 +1,7 @@
 //! What a developer does to a project between two builds. Every edit can be made to every project: numbers are taken
 //! modulo what there is, so that a sequence makes sense with any of its edits left out.
 
-use super::project::{DIRS, Flaw, HEADERS, Kind, Project};
+use super::project::{DIRS, Flaw, HEADERS, INCLUDED, Kind, Project};
 use crate::Chance;
 
 const FLAGS: [&str; 6] = ["-O2", "-g", "-Wall", "-fno-exceptions", "-DNDEBUG", "-fPIC"];
@@ -54,28 +54,28 @@ impl Edit {
     /// A random one.
     pub fn random(chance: &mut Chance) -> Self {
         let mut number = |end: u64| chance.below(end) as usize;
-        let (kind, unit, other) = (number(38), number(64), number(64));
+        let (kind, unit, other) = (number(40), number(64), number(64));
         let (dir, header) = (number(DIRS.len() as u64), number(HEADERS as u64));
         let (value, small, coin) = (number(10) as u32, number(3) as u32, number(2) == 0);
         match kind {
-            0..3 => Self::Value { unit, value },
-            3..5 => Self::Comments { unit, count: small },
-            5 => Self::Rename { unit, name: small },
-            6..9 => Self::Import { unit, other },
-            9..12 => Self::Include { unit, header, quoted: coin },
-            12..14 => Self::Probe { unit, header },
-            14..16 => Self::Flaw { unit, error: coin },
-            16 => Self::Define { unit, value },
-            17 => Self::Steps { unit },
-            18..20 => Self::Header { dir, header, value },
-            20..24 => Self::HeaderAppears { dir, header, value },
-            24..27 => Self::HeaderGoes { dir, header },
-            27 => Self::Sneak { dir, header, value },
-            28..30 => Self::Touch { file: unit },
-            30..32 => Self::Flag { flag: other },
-            32 => Self::TurnRound,
-            33 => Self::Prebuilt,
-            34 => Self::Build,
+            0..2 => Self::Value { unit, value },
+            2 => Self::Comments { unit, count: small },
+            3 => Self::Rename { unit, name: small },
+            4..7 => Self::Import { unit, other },
+            7..10 => Self::Include { unit, header: header % INCLUDED, quoted: coin },
+            10..12 => Self::Probe { unit, header },
+            12..14 => Self::Flaw { unit, error: coin },
+            14 => Self::Define { unit, value },
+            15 => Self::Steps { unit },
+            16..18 => Self::Header { dir, header, value },
+            18..26 => Self::HeaderAppears { dir, header, value },
+            26..30 => Self::HeaderGoes { dir, header },
+            30 => Self::Sneak { dir, header, value },
+            31 => Self::Touch { file: unit },
+            32..34 => Self::Flag { flag: other },
+            34 => Self::TurnRound,
+            35 => Self::Prebuilt,
+            36 => Self::Build,
             _ => Self::Revert { ago: 1 + number(6) },
         }
     }

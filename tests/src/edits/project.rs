@@ -9,7 +9,9 @@ use crate::Chance;
 /// Directories of headers, in the order of their `-I` unless the project turns it round.
 pub const DIRS: [&str; 3] = ["inc0", "inc1", "inc2"];
 /// How many names of headers there are.
-pub const HEADERS: usize = 4;
+pub const HEADERS: usize = 6;
+/// How many of them are there from the beginning, and are included; the others are only looked for.
+pub const INCLUDED: usize = 4;
 
 /// What a unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +107,8 @@ impl Project {
             }
         }
         units.push(Unit::random(Kind::Plain, units.len(), &units, chance));
-        let headers = (0..HEADERS).map(|header| ((1 + header % 2, header), chance.below(9) as u32)).collect();
+        let headers =
+            (0..INCLUDED).map(|header| ((1 + header % 2, header), chance.below(9) as u32)).collect();
         let flags = BTreeSet::from(["-O1"]);
         Self { units, headers, flags, turned_round: false, prebuilt: chance.below(2) == 0, build: 0 }
     }
@@ -281,13 +284,13 @@ impl Unit {
         let importable = (0..before.len()).filter(|unit| before[*unit].kind == Kind::Interface);
         let imports = importable.filter(|_| chance.below(3) == 0).collect::<Vec<_>>();
         let owner = if let Kind::Implementation(owner) = kind { owner } else { usize::MAX };
-        let include = |chance: &mut Chance| (chance.below(HEADERS as u64) as usize, chance.below(2) == 0);
+        let include = |chance: &mut Chance| (chance.below(INCLUDED as u64) as usize, chance.below(2) == 0);
         Self {
             kind,
             name: 0,
             imports: imports.into_iter().filter(|import| *import != owner && *import != at).collect(),
             includes: (0..chance.below(3)).map(|_| include(chance)).collect(),
-            probe: None,
+            probe: Some(chance.below(2 * HEADERS as u64) as usize).filter(|header| *header < HEADERS),
             value: chance.below(9) as u32,
             comments: 0,
             flaw: None,
