@@ -18,7 +18,7 @@ use crate::invocation::{Family, Invocation, Kind, Language};
 use crate::local::memo::Memo;
 use crate::os::{FileId, Moment};
 use crate::probes::{self, NotLiteral, Probe, Text};
-use crate::search::SearchPath;
+use crate::search::{self, SearchPath};
 
 /// The largest depfile or include graph anyone reads, in bytes.
 const MAX_LISTING: u64 = 16 * 1024 * 1024;
@@ -99,6 +99,20 @@ impl Inputs {
             .find(|path| self.cwd.join(path).exists())
     }
 
+    /// Where the module's BMI is and is not: its place, not only its bytes, counts.
+    fn places_of_bmi(&self, invocation: &Invocation, module: &str) -> Vec<Learnt> {
+        let name = format!("{}.pcm", module.replace(':', "-"));
+        let mut places = Vec::new();
+        for path in invocation.prebuilt_paths.iter().map(|directory| self.cwd.join(directory).join(&name)) {
+            if path.exists() {
+                places.push(Learnt::Present(path));
+                break;
+            }
+            places.push(Learnt::Absent(path));
+        }
+        places
+    }
+
     /// The recipe of the unit over this set and the present files, if the compiler would find those files today.
     pub fn recipe(&mut self, unit: &Unit, set: &IncludeSet, invocation: &Invocation) -> Option<Recipe> {
         if !self.would_find(set, invocation) {
@@ -116,7 +130,7 @@ impl Inputs {
 
     /// Whether nothing is there that would be taken instead of a file of the set, and every probe comes to the same.
     fn would_find(&self, set: &IncludeSet, invocation: &Invocation) -> bool {
-        let exists = |path: &Path| self.cwd.join(self.bases.path(path)).exists();
+        let exists = |path: &Path| search::is_file(&self.cwd.join(self.bases.path(path)));
         let as_probed = set.iter().all(|learnt| match learnt {
             Learnt::Absent(path) => !exists(path),
             Learnt::Present(path) => exists(path),
@@ -138,7 +152,7 @@ impl Inputs {
     pub fn now(&mut self, learnt: &Learnt, invocation: &Invocation) -> Now {
         let path = match learnt {
             Learnt::Absent(path) | Learnt::Passed(path) | Learnt::Present(path) => {
-                let exists = self.cwd.join(self.bases.path(path)).exists();
+                let exists = search::is_file(&self.cwd.join(self.bases.path(path)));
                 return if exists { Now::There } else { Now::Gone };
             }
             Learnt::File(path) => Some(self.bases.path(path)),
@@ -193,13 +207,14 @@ impl Inputs {
     }
 
     /// Reads what the compiler wrote down about what it read: its depfile, and for `-MMD` its include graph. `headers`:
-    /// what the header units that it was given were made of.
+    /// what the header units that it was given were made of. `lists_bmis`: where BMIs were found is in the depfile.
     pub fn learn(
         &mut self,
         invocation: &Invocation,
         listing: Option<&Path>,
         graph: Option<&Path>,
         headers: Vec<PathBuf>,
+        lists_bmis: bool,
         start: Moment,
     ) -> Result<IncludeSet, Uncacheable> {
         let Some(listing) = listing else { return Ok(IncludeSet::default()) };
@@ -215,7 +230,11 @@ impl Inputs {
         let (mut learnt, mut files) = (Vec::new(), Vec::new());
         for path in listed {
             if invocation.may_load_bmis() && is_bmi(&path.to_string_lossy()) {
-                learnt.extend(self.learn_bmi(invocation, &path, start)?);
+                let found = self.learn_bmi(invocation, &path, start)?;
+                if let Some(Learnt::Bmi(module)) = found.as_ref().filter(|_| lists_bmis) {
+                    learnt.extend(self.places_of_bmi(invocation, module));
+                }
+                learnt.extend(found);
             } else {
                 self.learn_file(&path, start)?;
                 files.push(path);
@@ -312,6 +331,9 @@ impl Inputs {
             if !self.search.is_system(path) && has_assembler_include(&text) {
                 return Err(Uncacheable::new("incbin", detail(path)));
             }
+            if !self.search.is_system(path) && compares_times(&text) {
+                return Err(Uncacheable::new("pragma-dependency", detail(path)));
+            }
             if !self.search.is_system(path) && probes::has_part_of(&text, &BUILT_IN) {
                 return Err(Uncacheable::new("computed-probe", detail(path)));
             }
@@ -385,6 +407,13 @@ fn has_assembler_include(text: &[u8]) -> bool {
             Some([.., b'\\', b't' | b'n']) => true,
             Some(_) | None => at == 0,
         })
+}
+
+/// Whether a line of the text may be `#pragma GCC dependency "F"`: it compares the times of files.
+fn compares_times(text: &[u8]) -> bool {
+    let has = |line: &[u8], word: &[u8]| memmem::find(line, word).is_some();
+    let mut lines = text.split(|byte| *byte == b'\n');
+    has(text, b"dependency") && lines.any(|line| has(line, b"dependency") && has(line, b"ragma"))
 }
 
 /// What a text must not hold: the clock is not in the key, nor is what the assembler reads.

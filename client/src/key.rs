@@ -31,6 +31,8 @@ pub struct Facts {
     pub inputs: Vec<(PathBuf, Digest)>,
     /// Whether colours are asked for on behalf of a terminal.
     pub colour: bool,
+    /// Whether the depfile that is asked for lists the BMIs, by their names.
+    pub lists_bmis: bool,
     /// The base directories that apply.
     pub bases: Bases,
 }
@@ -110,6 +112,10 @@ fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
         args.push(format!("scans for {}", bases.spell(&object.to_string_lossy())));
     }
     args.extend(invocation.extras.iter().map(|extra| format!("makes {}", extra.role)));
+    if facts.lists_bmis {
+        let spelled = invocation.bmis.iter().map(|bmi| &bmi.path).chain(&invocation.prebuilt_paths);
+        args.extend(spelled.map(|path| format!("lists {}", bases.spell_path(path).display())));
+    }
     if let Some(depfile) = &invocation.depfile {
         args.push(if depfile.system_headers { "-MD" } else { "-MMD" }.to_owned());
         if depfile.phony {
@@ -156,6 +162,7 @@ mod tests {
             variables: Vec::new(),
             source: Some(Digest::of("source")),
             inputs: Vec::new(),
+            lists_bmis: false,
             bases: Bases::default(),
             bmis: vec![("std".to_owned(), Digest::of("std"))],
             colour: false,
@@ -230,13 +237,14 @@ mod tests {
     #[test]
     fn every_fact_changes_the_key() {
         let base = unit(&invocation(&["-g", "-c", "/src/a.cpp"]), &facts());
-        let changes: [fn(&mut Facts); 7] = [
+        let changes: [fn(&mut Facts); 8] = [
             |facts| facts.compiler = vec![Digest::of("another")],
             |facts| facts.cc1 = Digest::of("another"),
             |facts| facts.cwd = "/elsewhere".into(),
             |facts| facts.variables = vec![("CPATH", "/opt".into())],
             |facts| facts.source = Some(Digest::of("edited")),
             |facts| facts.colour = true,
+            |facts| facts.bases = Bases::parse("/build").unwrap(),
             |facts| facts.inputs = vec![("list".into(), Digest::of("list"))],
         ];
         for (index, change) in changes.iter().enumerate() {

@@ -268,6 +268,16 @@ pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
+/// How many columns the terminal has that stderr is, as the compiler would find out.
+pub fn stderr_columns() -> Option<u32> {
+    if !stderr_is_terminal() {
+        return None;
+    }
+    let named = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse::<u32>().ok());
+    let asked = || rustix::termios::tcgetwinsize(io::stderr()).ok().map(|size| u32::from(size.ws_col));
+    named.filter(|columns| *columns > 0).or_else(asked).filter(|columns| *columns > 0)
+}
+
 /// A name's bytes, for building another name from it.
 pub fn join_name(parts: &[&std::ffi::OsStr]) -> OsString {
     parts.iter().fold(OsString::new(), |mut name, part| {

@@ -99,7 +99,7 @@ impl SearchPath {
                 let earlier = self.directories.get(..index).unwrap_or_default();
                 for candidate in earlier.iter().chain(&beside) {
                     let path = candidate.join(operand);
-                    if !read.contains(&path) && listings.may_have(candidate, operand) && path.is_file() {
+                    if !read.contains(&path) && listings.may_have(candidate, operand) && is_file(&path) {
                         found.insert(path);
                     }
                 }
@@ -125,9 +125,9 @@ impl SearchPath {
         let beside = probe.quoted.then(|| self.cwd.join(file).parent().map(Path::to_owned)).flatten();
         let places = beside.iter().chain(&self.directories).map(|directory| directory.join(&probe.name));
         let found = |place: PathBuf| {
-            if place.exists() { Learnt::Present(place) } else { Learnt::Absent(place) }
+            if is_file(&place) { Learnt::Present(place) } else { Learnt::Absent(place) }
         };
-        match (places.clone().find(|place| place.exists()), probe.kind) {
+        match (places.clone().find(|place| is_file(place)), probe.kind) {
             // Which directory the asking file was found in is not known here.
             (_, probes::Kind::IncludeNext) => places.map(found).collect(),
             // Whether what is to be embedded is empty counts as well.
@@ -159,6 +159,11 @@ impl SearchPath {
         }
         Self { cwd: cwd.to_owned(), directories, system }
     }
+}
+
+/// Whether the compiler takes it for a file that can be included: anything but a directory.
+pub fn is_file(path: &Path) -> bool {
+    fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
 /// The path without `.` components. `..` stays: what it means depends on links.

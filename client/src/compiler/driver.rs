@@ -32,10 +32,15 @@ pub struct Driver {
     pub inputs: Vec<PathBuf>,
     /// Other programs than the compiler itself that the lines run.
     pub programs: Vec<PathBuf>,
+    /// Whether depfiles list the BMIs that were loaded, unasked.
+    pub lists_bmis: bool,
 }
 
 /// Words of the compiler's own line that mean what we do not follow, whoever put them there.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 9] = [
+    // Quoted headers are looked for beside every file that is being included.
+    ("-fms-compatibility", "ms-header-search"),
+    ("-fms-extensions", "ms-header-search"),
     ("-include-pch", "precompiled-header"),
     ("-load", "plugin"),
     ("-plugin", "plugin"),
@@ -44,6 +49,10 @@ const REFUSED: [(&str, &str); 7] = [
     ("-vfsoverlay", "vfs-overlay"),
     ("-fmodules-cache-path", "implicit-modules"),
 ];
+
+/// The jobs that make a BMI and nothing else.
+const MAKES_BMI: [&str; 3] =
+    ["-emit-module-interface", "-emit-reduced-module-interface", "-emit-header-unit"];
 
 /// What a configuration file must not ask for: we look for that on the command line only.
 const REFUSED_IN_CONFIG: [&str; 22] = [
@@ -150,6 +159,7 @@ impl Compiler {
             search,
             inputs: inputs_of(&words, cwd),
             programs: programs.collect(),
+            lists_bmis: words.iter().any(|word| MAKES_BMI.contains(&word.as_str())),
         };
         Ok((driver, configuration))
     }
@@ -280,15 +290,14 @@ fn spell(word: &str, bases: &Bases) -> String {
     }
 }
 
-/// The files among the words, and behind the `=` of words.
+/// The files among the words, and among the values of words: `-flag=FILE`, `-flag=list=FILE`, `-flag=FILE,FILE`.
 fn inputs_of(words: &[String], cwd: &Path) -> Vec<PathBuf> {
-    let paths =
-        words.iter().skip(1).map(|word| match word.strip_prefix('-').and_then(|flag| flag.split_once('=')) {
-            Some((_, value)) => value,
-            None => word,
-        });
-    let files = paths.map(Path::new).filter(|path| cwd.join(path).is_file());
-    let mut files: Vec<PathBuf> = files.map(Path::to_owned).collect();
+    let values = words.iter().skip(1).flat_map(|word| {
+        let behind = word.match_indices('=').filter_map(|(at, _)| word.get(at + 1..));
+        behind.flat_map(|value| value.split(',').chain([value])).chain([word.as_str()])
+    });
+    let files = values.filter(|value| !value.is_empty()).map(Path::new);
+    let mut files: Vec<PathBuf> = files.filter(|path| cwd.join(path).is_file()).map(Path::to_owned).collect();
     files.sort();
     files.dedup();
     files
@@ -323,7 +332,7 @@ fn subdirectories(path: &Path) -> Vec<PathBuf> {
 }
 
 fn write_memo(driver: &Driver, looked_at: &[PathBuf]) -> String {
-    let mut text = format!("{}\n", driver.lines);
+    let mut text = format!("{}\n{}", driver.lines, if driver.lists_bmis { "lists\n" } else { "" });
     let system = |is_system| if is_system { "system" } else { "user" };
     let directories = driver.search.lines().map(|(is_system, path)| (system(is_system), path));
     let inputs = driver.inputs.iter().map(|path| ("input", path.as_path()));
@@ -343,6 +352,7 @@ fn read_memo(path: &Path, cwd: &Path) -> Option<Driver> {
     let Sealed::Whole(body) = sealed::read(path, MAX_MEMO) else { return None };
     let text = String::from_utf8(body).ok()?;
     let (digest, lines) = text.split_once('\n')?;
+    let (lists_bmis, lines) = lines.strip_prefix("lists\n").map_or((false, lines), |rest| (true, rest));
     let path_of = |escaped| Some(PathBuf::from(OsStr::from_bytes(&unescape(escaped)?)));
     let (mut search, mut inputs, mut programs, mut words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for line in lines.lines() {
@@ -373,7 +383,7 @@ fn read_memo(path: &Path, cwd: &Path) -> Option<Driver> {
         }
     }
     let search = SearchPath::from_lines(search.into_iter(), cwd);
-    Some(Driver { lines: digest.parse().ok()?, words, search, inputs, programs })
+    Some(Driver { lines: digest.parse().ok()?, words, search, inputs, programs, lists_bmis })
 }
 
 #[cfg(test)]

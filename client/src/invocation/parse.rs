@@ -157,7 +157,7 @@ impl Parser {
         self.holds_cwd |= matches!(effect, Effect::KeyAndCwd | Effect::Absolute);
         self.absolute |= effect == Effect::Absolute;
         self.asks_anew |= matches!(effect, Effect::KeyInput | Effect::AskAnew | Effect::Absolute);
-        let flag = text.strip_suffix(&value).unwrap_or(text).to_owned();
+        let flag = if separate { text } else { text.strip_suffix(&value).unwrap_or(text) }.to_owned();
         match effect {
             Effect::KeyPath | Effect::KeyInput => {
                 self.holds_cwd |= Path::new(&value).is_relative();

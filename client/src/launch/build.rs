@@ -108,6 +108,9 @@ impl Plan {
         if invocation.embeds_sources() {
             args.extend(key::EMBED.map(OsString::from));
         }
+        if let Some(columns) = task.columns {
+            args.push(format!("-fmessage-length={columns}").into());
+        }
         if task.colour {
             args.push(key::colour(invocation.family).into());
         }
@@ -325,8 +328,13 @@ impl Session {
             list_all(task, all)?;
             (listing, graph) = (Some(all), None);
         }
+        let said_nothing = built.ran.stderr.as_ref().is_some_and(Vec::is_empty);
+        if task.columns.is_some() && !said_nothing {
+            return Err(Uncacheable::new("terminal-diagnostics", "they are wrapped to its width"));
+        }
         let headers = self.imported_headers(task);
-        let set = self.inputs.learn(&task.invocation, listing, graph, headers, built.start)?;
+        let lists_bmis = task.facts.lists_bmis;
+        let set = self.inputs.learn(&task.invocation, listing, graph, headers, lists_bmis, built.start)?;
         self.refuse_foreign_bmis(task, &set)?;
         self.inputs.unchanged_since(built.start)?;
         let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
@@ -453,7 +461,7 @@ impl Session {
 /// Takes the BMIs that we made the compiler list out of the user's depfile again.
 pub(super) fn strip_depfile(task: &Task, built: &Built) -> Result<(), Uncacheable> {
     let (Some(_), Some(listing)) = (&task.invocation.depfile, &built.plan.listing) else { return Ok(()) };
-    if !task.invocation.may_load_bmis() {
+    if !task.invocation.may_load_bmis() || task.facts.lists_bmis {
         return Ok(());
     }
     let stripped = inputs::without_bmis(listing)?;

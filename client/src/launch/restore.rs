@@ -47,6 +47,9 @@ impl Session {
     fn put_in_place(&mut self, task: &Task, hit: &Hit) -> Result<Option<Said>, Stop> {
         let Some(store) = self.store.clone() else { return Ok(None) };
         let unwritable = |error: io::Error| Bypass::new("output-directory", error.to_string());
+        if task.columns.is_some() && hit.result.output(Role::Stderr).is_some() {
+            return Ok(None);
+        }
         let mut stages = Stages::default();
         let mut staged: Vec<(Whole, PathBuf)> = Vec::new();
         for (role, path) in destinations(&task.invocation) {

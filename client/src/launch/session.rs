@@ -49,6 +49,9 @@ pub(super) struct Task {
     pub(super) colour: bool,
     pub(super) bases: Bases,
     pub(super) facts: Facts,
+    /// The width of the terminal that the compiler would wrap its diagnostics to. They are other ones for each width, so
+    /// they are neither kept nor taken from what was kept.
+    pub(super) columns: Option<u32>,
     /// What the driver makes of the arguments, as far as it enters the key.
     pub(super) driver: Vec<String>,
     /// The include sets known for the unit, newest first, with the recipes that they and the present files make.
@@ -113,6 +116,8 @@ impl Session {
         let bases = self.bases_for(&invocation, &cwd)?;
         let driver = compiler.ask(&invocation, self.store.as_ref(), &cwd, &bases)?;
         let inputs = self.digests(&driver.inputs)?;
+        let columns = columns(&invocation);
+        let lists_bmis = driver.lists_bmis && invocation.depfile.is_some() && invocation.may_load_bmis();
         let mut identities = vec![compiler.identity];
         identities.extend(compiler.scanner.as_ref().map(|scanner| scanner.identity));
         for program in driver.programs {
@@ -128,6 +133,7 @@ impl Session {
             source,
             bmis,
             inputs,
+            lists_bmis,
             colour,
             bases: bases.clone(),
         };
@@ -140,6 +146,7 @@ impl Session {
             bases,
             facts,
             driver: driver.words,
+            columns,
             known: Vec::new(),
             shareable: false,
         })
@@ -334,6 +341,13 @@ fn refuse_special_outputs(invocation: &Invocation) -> Result<(), Bypass> {
     }
 }
 
+/// The width that the compiler would wrap its diagnostics to, had it seen the terminal that we stand before.
+fn columns(invocation: &Invocation) -> Option<u32> {
+    let says = |arg: &Arg| arg.words().iter().any(|word| word.starts_with("-fmessage-length="));
+    let wraps = invocation.family == Family::Clang && invocation.kind != Kind::Scan;
+    os::stderr_columns().filter(|_| wraps && !invocation.args.iter().any(says))
+}
+
 /// Whether the compiler would have coloured its diagnostics, had it seen the terminal that we stand before. A scanner
 /// never does.
 fn wants_colour(invocation: &Invocation) -> bool {
@@ -354,5 +368,6 @@ fn wants_colour(invocation: &Invocation) -> bool {
         | Arg::Source => false,
     };
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    !dumb && os::stderr_is_terminal() && !invocation.args.iter().any(says)
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !dumb && !refused && os::stderr_is_terminal() && !invocation.args.iter().any(says)
 }

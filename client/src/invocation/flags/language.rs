@@ -341,7 +341,6 @@ pub const LANGUAGE_VALUES: &[&str] = &[
     "align-labels",
     "align-loops",
     "allow-runtime-check-skip-hot-cutoff",
-    "basic-block-sections",
     "binutils-version",
     "bracket-depth",
     "c++-abi",
