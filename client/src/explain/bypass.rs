@@ -119,6 +119,21 @@ const TABLE: &[Advice] = &[
     row("standard-input", "the source comes from standard input", "compile a file"),
     row("standard-output", "the output goes to standard output", "write to a file"),
     row("store-full", "the local store was full while a trim was under way", "a larger PCMCACHE_MAX_SIZE"),
+    row(
+        "ms-header-search",
+        "quoted headers are looked for beside every file that is being included",
+        "leave -fms-extensions and -fms-compatibility out",
+    ),
+    row(
+        "pragma-dependency",
+        "the source compares the times of files",
+        "leave `#pragma GCC dependency` to the build",
+    ),
+    row(
+        "terminal-diagnostics",
+        "its diagnostics were wrapped to the terminal's width",
+        "nothing: it is cached when the compiler has nothing to say, or not on a terminal",
+    ),
     row("time-macro", "the source uses __DATE__, __TIME__ or __TIMESTAMP__", "take the time from the build"),
     row("time-report", "it reports times", LEAVE_OUT),
     row("time-trace", "it writes a trace of times", LEAVE_OUT),
