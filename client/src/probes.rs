@@ -129,7 +129,9 @@ pub fn has_part_of(text: &[u8], names: &[&str]) -> bool {
             && names.iter().map(|name| name.as_bytes()).any(|name| {
                 word.len() < name.len()
                     && (name.starts_with(word)
-                        || name.ends_with(word) && word.len() >= SHORTEST_END && word != b"include")
+                        || name.ends_with(word)
+                            && word.len() >= SHORTEST_END
+                            && !word.starts_with(b"include"))
             })
     };
     words.filter(|word| word.starts_with(b"_") || word.ends_with(b"_") || word.contains(&b'_')).any(is_part)

@@ -237,7 +237,8 @@ impl Session {
             } else if *role == Role::Depfile && staged.exists() {
                 let _ = strip_depfile(task, built);
                 let _ = stage::place(staged, path);
-            } else if is_main || *role == Role::Depfile {
+            } else if (is_main || *role == Role::Depfile) && task.invocation.family == Family::Clang {
+                // GCC leaves what an earlier compile made.
                 let _ = fs_err::remove_file(path);
             }
         }
