@@ -52,6 +52,13 @@ fn where_nothing_is_wrong_nothing_needs_care_and_nothing_is_left_behind() {
     }
     assert!(names_in(machine.build()).is_empty());
 
+    // A link that stands before compilers is none, and nothing to care about.
+    let masks = scratch.dir("masks");
+    std::os::unix::fs::symlink(machine.launcher(), masks.join("clang++")).expect("a link");
+    let path = format!("{}:{}", masks.display(), std::env::var("PATH").expect("PATH"));
+    let end = doctor(&machine.clone().with("PATH", path), &[]);
+    assert!(!end.stdout.contains("masks"), "{}", end.transcript());
+
     let json = doctor(&machine, &[CLANG, "--format", "json"]).ok().stdout;
     let findings: Vec<Value> = serde_json::from_str(&json).expect("findings");
     assert!(findings.len() >= 6 && findings.iter().all(|finding| finding["state"] == "ok"), "{json}");

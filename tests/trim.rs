@@ -166,7 +166,7 @@ fn what_is_of_no_use_goes_and_what_is_in_work_stays() {
 }
 
 #[test]
-fn who_waits_for_a_lock_that_a_trim_removes_still_gets_one() {
+fn a_lock_that_somebody_holds_outlives_a_trim() {
     let _turn = turn::beside_others();
     let scratch = Scratch::new("trim-lock");
     let machine = Machine::new(&scratch, "machine");

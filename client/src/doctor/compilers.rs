@@ -8,6 +8,7 @@ use super::Finding;
 use crate::compiler::{self, Compiler};
 use crate::local::Store;
 use crate::local::memo::Memo;
+use crate::mask::Launchers;
 use crate::settings::Settings;
 
 const WHAT: &str = "compiler";
@@ -18,9 +19,12 @@ const LAUNCHERS: [&str; 3] = ["ccache", "sccache", "distcc"];
 
 pub(super) fn examine(settings: &Settings, named: Option<&OsStr>) -> Vec<Finding> {
     let path = std::env::var_os("PATH");
+    let launchers = Launchers::known();
     let found = match named {
-        Some(name) => compiler::find(name, path.as_deref(), |_| false).into_iter().collect(),
-        None => in_path(path.as_ref()),
+        Some(name) => {
+            compiler::find(name, path.as_deref(), |file| launchers.contain(file)).into_iter().collect()
+        }
+        None => in_path(path.as_ref(), &launchers),
     };
     if found.is_empty() {
         let what =
@@ -34,13 +38,14 @@ pub(super) fn examine(settings: &Settings, named: Option<&OsStr>) -> Vec<Finding
     findings
 }
 
-/// One path for each program, however many names it has.
-fn in_path(path: Option<&OsString>) -> Vec<PathBuf> {
+/// One path for each program, however many names it has. Links to a pcmcache stand before compilers, and are none.
+fn in_path(path: Option<&OsString>, launchers: &Launchers) -> Vec<PathBuf> {
     let mut programs: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     let directories = path.map(|path| std::env::split_paths(path).collect::<Vec<_>>()).unwrap_or_default();
     for entry in directories.iter().filter_map(|dir| fs_err::read_dir(dir).ok()).flatten().flatten() {
         let file = entry.path();
         if is_compilers_name(&entry.file_name())
+            && !launchers.contain(&file)
             && let Ok(real) = fs_err::canonicalize(&file)
         {
             programs.entry(real).or_insert(file);

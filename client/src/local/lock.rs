@@ -124,3 +124,44 @@ impl Lock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pcmcache_shared::UnitKey;
+
+    use super::*;
+
+    /// How often this process has the file open.
+    fn openings(path: &Path) -> usize {
+        let open = fs_err::read_dir("/proc/self/fd").unwrap().flatten();
+        open.filter(|entry| fs_err::read_link(entry.path()).is_ok_and(|to| to == path)).count()
+    }
+
+    #[test]
+    fn who_waited_for_a_lock_that_was_removed_holds_the_one_that_has_the_name() {
+        let dir = std::env::temp_dir().join(format!("pcmcache-lock-{}", std::process::id()));
+        let store = Store::open(&dir).unwrap();
+        let claim = Claim::from(UnitKey::of("unit"));
+        let lock = |wait| store.lock(claim, Duration::from_secs(wait), &|| false);
+        let Turn::Ours(first) = lock(0) else { panic!("nobody has it") };
+        let path = store.entry(Kind::Locks, &claim.to_string());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| lock(20));
+            while openings(&path) < 2 {
+                assert!(!waiting.is_finished());
+                std::thread::yield_now();
+            }
+            // It looks abandoned, and is not: a trim leaves it alone.
+            let [found] = &store.inventory(Kind::Locks)[..] else { panic!("one lock") };
+            assert!(!store.remove_lock(found));
+            fs_err::remove_file(&path).unwrap();
+            drop(first);
+            let Turn::Ours(second) = waiting.join().unwrap() else { panic!("it waited long enough") };
+            assert!(is_named(&second.file, &path));
+            assert!(matches!(lock(0), Turn::Alone), "one at a time");
+        });
+        let [found] = &store.inventory(Kind::Locks)[..] else { panic!("one lock") };
+        assert!(store.remove_lock(found) && !path.exists());
+        fs_err::remove_dir_all(dir).unwrap();
+    }
+}
