@@ -31,6 +31,7 @@ pub mod lock;
 pub mod memo;
 pub mod sealed;
 pub mod stats;
+mod sums;
 pub mod trim;
 pub mod verify;
 

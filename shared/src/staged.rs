@@ -67,6 +67,22 @@ impl StagedFile {
     }
 }
 
+impl StagedFile {
+    /// Lets `copy` write the whole file in its own way. It tells whether what it wrote is what `digest` and `size` name; if it
+    /// is not, the stage is removed. Nothing was written before.
+    pub fn fill(
+        self,
+        digest: Digest,
+        size: u64,
+        copy: impl FnOnce(&mut fs_err::File) -> io::Result<bool>,
+    ) -> io::Result<Option<Whole>> {
+        let (mut file, _, _) = self.file.finish();
+        let is_right = copy(&mut file)?;
+        let whole = Whole { stage: self.stage, digest, size, durability: Durability::None };
+        Ok(is_right.then_some(whole))
+    }
+}
+
 impl Write for StagedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)

@@ -74,7 +74,7 @@ impl Store {
     }
 
     /// Copies a blob to `staged`, verified.
-    pub fn copy_blob(&self, output: &Output, mut staged: StagedFile) -> io::Result<Result<Whole, Lost>> {
+    pub fn copy_blob(&self, output: &Output, staged: StagedFile) -> io::Result<Result<Whole, Lost>> {
         let path = self.blob_path(output.digest);
         let mut file = match fs_err::File::open(&path) {
             Ok(file) => file,
@@ -82,9 +82,10 @@ impl Store {
             Err(error) => return Err(error),
         };
         if file.metadata()?.len() == output.size {
-            copy_chunks(&mut file, &mut staged)?;
-            let whole = staged.finish(Durability::None)?;
-            if whole.digest() == output.digest {
+            let copied = staged.fill(output.digest, output.size, |to| {
+                self.copy_verified(output.digest, output.size, &mut file, to)
+            })?;
+            if let Some(whole) = copied {
                 return Ok(Ok(whole));
             }
         }

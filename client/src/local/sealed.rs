@@ -18,7 +18,7 @@ use crate::os::{self, Moment};
 
 const MARK: &str = "\nsha256 ";
 /// The mark, 64 digits, the end of the line.
-const SEAL_LEN: usize = MARK.len() + 64 + 1;
+pub(super) const SEAL_LEN: usize = MARK.len() + 64 + 1;
 const USUAL_LEN: usize = 16 * 1024;
 
 /// What is at a path.
