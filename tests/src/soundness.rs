@@ -5,6 +5,7 @@
 //! and every file below the project's root with its mode and its bytes.
 
 pub mod contestant;
+pub mod outcome;
 pub mod script;
 pub mod tally;
 pub mod traits;
@@ -12,8 +13,8 @@ pub mod trial;
 pub mod worlds;
 
 pub use contestant::Contestant;
+pub use outcome::Outcome;
 pub use script::Case;
 pub use tally::Tally;
 pub use traits::Traits;
-pub use trial::Outcome;
 pub use worlds::{Side, Worlds};

@@ -5,8 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::contestant::Training;
-use super::trial::{self, Outcome};
-use super::{Case, Contestant};
+use super::{Case, Contestant, Outcome, trial};
 
 /// What the cases came to.
 #[derive(Debug, Default)]
