@@ -145,7 +145,7 @@ impl Project {
             return vec![Command { words: words(&["-MD", "-c", &source, "-o", &object]), makes_bmi: false }];
         };
         if unit.in_two_steps {
-            let first = words(&["--precompile", &source, "-o", &bmi]);
+            let first = words(&["--precompile", &source, "-o", &bmi, "-MD", "-MF", &format!("u{at}.d")]);
             let then = self.words_for_bmi(at, &bmi, &object);
             return vec![
                 Command { words: first, makes_bmi: true },
