@@ -109,6 +109,7 @@ impl Compiler {
                     .iter()
                     .flat_map(|header| ["pch", "gch"].map(|end| cwd.join(header).with_added_extension(end))),
             );
+            looked_at.extend(driver.programs.iter().flat_map(|program| in_path(program)));
             if looked_at.iter().all(|path| id_of(path).is_none_or(|id| id.untouched_since(start))) {
                 let _ = store.map(|store| store.seal(&path, write_memo(&driver, &looked_at).as_bytes()));
             }
@@ -127,18 +128,26 @@ impl Compiler {
         for (name, value) in KEY_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))) {
             let _ = writeln!(text, "{name}={}", escape(value.as_bytes()));
         }
+        // Assemblers are looked for as a shell would.
+        let assembles = self.family == Family::Gcc || args.iter().any(|arg| arg == "-fno-integrated-as");
+        if let Some(path) = std::env::var_os("PATH").filter(|_| assembles) {
+            let _ = writeln!(text, "PATH={}", escape(path.as_bytes()));
+        }
         Digest::of(text)
     }
 
-    /// Gives the configuration files that the driver read, too.
+    /// Gives the configuration files that the driver read, and the directories that it looks for them in, too.
     fn ask_anew(&self, args: &[String], cwd: &Path, bases: &Bases) -> Result<(Driver, Vec<PathBuf>), Bypass> {
-        let text = self.say(&[&["-###", "-pipe"], &words_of(args)[..]].concat())?;
-        let configuration: Vec<PathBuf> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("Configuration file: "))
-            .map(PathBuf::from)
-            .collect();
-        let commands = text.lines().filter_map(|line| line.strip_prefix(' ')).filter(|line| !line.is_empty());
+        let text = self.say(&[&["-###", "-v", "-pipe"], &words_of(args)[..]].concat())?;
+        let said = |key: &'static str| {
+            text.lines().filter_map(move |line| line.strip_prefix(key)).map(PathBuf::from)
+        };
+        let mut configuration: Vec<PathBuf> = said("Configuration file: ").collect();
+        let is_configured = !configuration.is_empty();
+        configuration.extend(said("System configuration file directory: "));
+        configuration.extend(said("User configuration file directory: "));
+        let begin = if self.family == Family::Clang { " \"" } else { " " };
+        let commands = text.lines().filter(|line| line.starts_with(begin) && line.len() > begin.len());
         let commands = commands
             .map(|line| response::split(line.trim_end_matches(['|', ' '])))
             .collect::<Result<Vec<_>, _>>()?;
@@ -146,7 +155,7 @@ impl Compiler {
         if words.is_empty() {
             return Err(refused("the driver shows no command".to_owned()));
         }
-        refuse(&words, !configuration.is_empty())?;
+        refuse(&words, is_configured)?;
         let programs = commands.iter().filter_map(|words| words.first()).filter_map(|name| self.other(name));
         let search = match self.family {
             Family::Clang => SearchPath::of_cc1(&words, cwd),
@@ -241,6 +250,13 @@ impl Compiler {
         }
         paths
     }
+}
+
+/// Where a shell would look for a program of this name.
+fn in_path(program: &Path) -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let name = program.file_name().unwrap_or_default();
+    std::env::split_paths(&path).map(|directory| directory.join(name)).collect()
 }
 
 fn refused(detail: String) -> Bypass {
