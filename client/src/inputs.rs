@@ -4,7 +4,8 @@
 //! before it and looked at again after; what is learnt by it is hashed after it and must not have been touched since
 //! it began. What cannot be proved makes the compile uncacheable, never wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -57,14 +58,15 @@ pub struct Inputs {
     cwd: PathBuf,
     search: SearchPath,
     bases: Bases,
-    seen: BTreeMap<PathBuf, (FileId, Digest)>,
+    /// By the bytes of their names: paths are compared part by part, which takes long where there are thousands.
+    seen: HashMap<OsString, (FileId, Digest)>,
 }
 
 impl Inputs {
     /// Nothing was looked at yet. Relative names are relative to `cwd`.
     pub fn new(memo: Memo, cwd: PathBuf) -> Self {
         let (search, bases) = (SearchPath::default(), Bases::default());
-        Self { memo, cwd, search, bases, seen: BTreeMap::new() }
+        Self { memo, cwd, search, bases, seen: HashMap::new() }
     }
 
     /// Headers are looked for here, and these base directories apply.
@@ -81,11 +83,11 @@ impl Inputs {
     /// The digest of a file, looked at once.
     pub fn digest(&mut self, path: &Path) -> io::Result<Digest> {
         let path = self.cwd.join(path);
-        if let Some((_, digest)) = self.seen.get(&path) {
+        if let Some((_, digest)) = self.seen.get(path.as_os_str()) {
             return Ok(*digest);
         }
         let (id, digest) = self.memo.digest(&path)?;
-        self.seen.insert(path, (id, digest));
+        self.seen.insert(path.into_os_string(), (id, digest));
         Ok(digest)
     }
 
@@ -181,7 +183,7 @@ impl Inputs {
 
     /// Whether everything that was looked at is still the same: asked after a wait, during which a user may have edited.
     pub fn still_as_seen(&self) -> bool {
-        let same = |(path, (id, _)): (&PathBuf, &(FileId, Digest))| {
+        let same = |(path, (id, _)): (&OsString, &(FileId, Digest))| {
             fs_err::metadata(path).is_ok_and(|metadata| FileId::of(&metadata) == *id)
         };
         self.seen.iter().all(same)
@@ -191,6 +193,7 @@ impl Inputs {
     pub fn unchanged_since(&mut self, start: Moment) -> Result<(), Uncacheable> {
         let changed = |path: &Path| Uncacheable::new("input-changed", path.display().to_string());
         for (path, (id, digest)) in &self.seen {
+            let path = Path::new(path);
             let now =
                 fs_err::metadata(path).map(|metadata| FileId::of(&metadata)).map_err(|_| changed(path))?;
             if now != *id {
@@ -309,9 +312,9 @@ impl Inputs {
     fn learn_file(&mut self, path: &Path, start: Moment) -> Result<(), Uncacheable> {
         let changed = || Uncacheable::new("input-changed", path.display().to_string());
         let absolute = self.cwd.join(path);
-        let known_before = self.seen.contains_key(&absolute);
+        let known_before = self.seen.contains_key(absolute.as_os_str());
         self.digest(path).map_err(|_| changed())?;
-        let (id, _) = self.seen.get(&absolute).ok_or_else(changed)?;
+        let (id, _) = self.seen.get(absolute.as_os_str()).ok_or_else(changed)?;
         if known_before || id.untouched_since(start) { Ok(()) } else { Err(changed()) }
     }
 

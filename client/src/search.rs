@@ -98,8 +98,12 @@ impl SearchPath {
                 let Ok(operand) = file.strip_prefix(directory) else { continue };
                 let earlier = self.directories.get(..index).unwrap_or_default();
                 for candidate in earlier.iter().chain(&beside) {
+                    // Nearly always it may not, and then no path is made.
+                    if !listings.may_have(candidate, operand) {
+                        continue;
+                    }
                     let path = candidate.join(operand);
-                    if !read.contains(&path) && listings.may_have(candidate, operand) && is_file(&path) {
+                    if !read.contains(&path) && is_file(&path) {
                         found.insert(path);
                     }
                 }

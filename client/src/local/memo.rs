@@ -5,8 +5,9 @@
 //! hashed, since a later write could leave it as it is; such a file is hashed again next time.
 //! Two launchers that write one memo lose some of each other's lines, which costs a hash.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +29,8 @@ const MAX_FILES: usize = 20_000;
 #[derive(Debug)]
 pub struct Memo {
     store: Option<Store>,
-    directories: HashMap<PathBuf, Directory>,
+    /// By the bytes of their names.
+    directories: HashMap<OsString, Directory>,
 }
 
 #[derive(Debug, Default)]
@@ -47,11 +49,11 @@ impl Memo {
     pub fn digest(&mut self, path: &Path) -> io::Result<(FileId, Digest)> {
         let (parent, name) =
             (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or(OsStr::new("")));
-        let store = &self.store;
-        let directory = self
-            .directories
-            .entry(parent.to_owned())
-            .or_insert_with(|| store.as_ref().map(|store| load(store, parent)).unwrap_or_default());
+        let known = |store: &Store| load(store, parent);
+        let directory = match self.directories.entry(parent.as_os_str().to_owned()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.store.as_ref().map(known).unwrap_or_default()),
+        };
         let metadata = fs_err::metadata(path)?;
         let id = FileId::of(&metadata);
         if let Some((known, digest)) = directory.files.get(name.as_bytes())
@@ -75,7 +77,7 @@ impl Memo {
                 directory.files.clear();
             }
             directory.changed = false;
-            let _ = store.seal(&memo_path(store, path), write(directory).as_bytes());
+            let _ = store.seal(&memo_path(store, Path::new(path)), write(directory).as_bytes());
         }
     }
 }
