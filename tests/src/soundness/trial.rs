@@ -147,6 +147,8 @@ impl Trial<'_> {
     fn compile(&mut self, promise: Promise, words: &[String]) {
         let second = self.compiled && self.changed;
         let (hit, right) = self.compare(words, None);
+        // A hit with the wrong result is none.
+        let hit = hit && self.outcome.wrong.is_empty();
         if second {
             self.outcome.seconds += 1;
             self.outcome.second_hits += u64::from(hit);
@@ -159,6 +161,7 @@ impl Trial<'_> {
             return;
         }
         let (hit, _) = self.compare(words, Some(right));
+        let hit = hit && self.outcome.wrong.is_empty();
         self.repeated(hit);
         self.expect(hit || promise == Promise::Right, "a hit when repeated", words);
     }
