@@ -4,7 +4,9 @@
 //! the cache at any step leads to the same end as no cache: the compiler runs, and its status and output are ours.
 
 mod build;
+mod keep;
 pub mod look;
+mod plan;
 pub mod rebuild;
 mod restore;
 mod session;

@@ -8,7 +8,7 @@ use std::path::Path;
 use pcmcache_shared::{ActionKey, ActionResult, Recipe};
 
 use super::session::{Session, Task};
-use super::{Stop, build, understand};
+use super::{Stop, keep, understand};
 use crate::invocation::Bypass;
 use crate::local::Store;
 use crate::local::history::Command;
@@ -91,7 +91,7 @@ fn make(session: &mut Session, task: &Task, scratch: &Path) -> Result<ActionResu
     if !built.succeeded() {
         return Err(Bypass::new("failed", "the compiler refuses it today").into());
     }
-    build::strip_depfile(task, &built).map_err(|why| Bypass::new(why.reason, why.detail))?;
+    keep::strip_depfile(task, &built).map_err(|why| Bypass::new(why.reason, why.detail))?;
     Ok(session.put_outputs(task, &built, &beside).map_err(|error| unusable(&error))?)
 }
 
