@@ -113,8 +113,10 @@ fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
     }
     args.extend(invocation.extras.iter().map(|extra| format!("makes {}", extra.role)));
     if facts.lists_bmis {
-        let spelled = invocation.bmis.iter().map(|bmi| &bmi.path).chain(&invocation.prebuilt_paths);
-        args.extend(spelled.map(|path| format!("lists {}", bases.spell_path(path).display())));
+        // BMIs that are found, other than those that are named, are listed by their absolute names.
+        let found_in = invocation.prebuilt_paths.iter().map(|path| facts.cwd.join(path));
+        let places = invocation.bmis.iter().map(|bmi| bmi.path.clone()).chain(found_in);
+        args.extend(places.map(|path| format!("lists {}", bases.spell_path(&path).display())));
     }
     if let Some(depfile) = &invocation.depfile {
         args.push(if depfile.system_headers { "-MD" } else { "-MMD" }.to_owned());
