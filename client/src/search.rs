@@ -124,21 +124,24 @@ impl SearchPath {
         })
     }
 
-    /// What a probe came to: a file that is there, or all the places where it is not.
+    /// What a probe came to: which of the places that it may look in have such a file. More places are taken than one
+    /// kind of probe looks in (`<x>` passes over `-iquote`, `__has_embed` over all but its own), so that the first file
+    /// found need not be the one that made it true.
     pub fn look_up(&self, probe: &Probe, file: &Path) -> Vec<Learnt> {
         let beside = probe.quoted.then(|| self.cwd.join(file).parent().map(Path::to_owned)).flatten();
-        let places = beside.iter().chain(&self.directories).map(|directory| directory.join(&probe.name));
-        let found = |place: PathBuf| {
-            if is_file(&place) { Learnt::Present(place) } else { Learnt::Absent(place) }
-        };
-        match (places.clone().find(|place| is_file(place)), probe.kind) {
-            // Which directory the asking file was found in is not known here.
-            (_, probes::Kind::IncludeNext) => places.map(found).collect(),
-            // Whether what is to be embedded is empty counts as well.
-            (Some(there), probes::Kind::Embed) => vec![Learnt::File(there)],
-            (Some(there), probes::Kind::Include) => vec![Learnt::Present(there)],
-            (None, _) => places.map(Learnt::Absent).collect(),
+        let place = |directory: &PathBuf| directory.join(&probe.name);
+        // One in a directory of the system is found in any case, and then it does not matter what lies before it.
+        let in_system = self.system.iter().map(place).find(|place| is_file(place));
+        if let (probes::Kind::Include, Some(there)) = (probe.kind, in_system) {
+            return vec![Learnt::Present(there)];
         }
+        let came_to = |place: PathBuf| match (is_file(&place), probe.kind) {
+            (false, _) => Learnt::Absent(place),
+            // Whether what is to be embedded is empty counts as well.
+            (true, probes::Kind::Embed) => Learnt::File(place),
+            (true, probes::Kind::Include | probes::Kind::IncludeNext) => Learnt::Present(place),
+        };
+        beside.iter().chain(&self.directories).map(place).map(came_to).collect()
     }
 
     /// Whether the file is one of the compiler's or the system's.
@@ -255,15 +258,22 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_teaches_where_a_file_is_or_everywhere_it_is_not() {
-        let dir = Scratch::new("probe", &["src/a.cpp", "two/there.h"]);
-        let look_up = |name: &str, quoted| {
-            let probe = Probe { name: name.to_owned(), quoted, kind: probes::Kind::Include };
+    fn a_probe_teaches_where_files_are_and_are_not() {
+        let dir = Scratch::new("probe", &["src/a.cpp", "quote/there.h", "system/vector"]);
+        let look_up = |name: &str, quoted, kind| {
+            let probe = Probe { name: name.to_owned(), quoted, kind };
             dir.search().look_up(&probe, Path::new("src/a.cpp"))
         };
-        assert_eq!(look_up("there.h", false), [Learnt::Present(dir.0.join("two/there.h"))]);
-        let absent = look_up("no.h", true);
-        let places = ["src", "quote", "one", "two", "system"];
-        assert_eq!(absent, places.map(|place| Learnt::Absent(dir.0.join(place).join("no.h"))));
+        let absent = |place: &str, name: &str| Learnt::Absent(dir.0.join(place).join(name));
+        let no = look_up("no.h", true, probes::Kind::Include);
+        assert_eq!(no, ["src", "quote", "one", "two", "system"].map(|place| absent(place, "no.h")));
+        let rest = ["one", "two", "system"].map(|place| absent(place, "there.h"));
+        let there = dir.0.join("quote/there.h");
+        let found = look_up("there.h", false, probes::Kind::Include);
+        assert_eq!(found, [&[Learnt::Present(there.clone())], &rest[..]].concat());
+        let embedded = look_up("there.h", false, probes::Kind::Embed);
+        assert_eq!(embedded, [&[Learnt::File(there)], &rest[..]].concat());
+        let of_the_system = look_up("vector", true, probes::Kind::Include);
+        assert_eq!(of_the_system, [Learnt::Present(dir.0.join("system/vector"))]);
     }
 }
