@@ -53,7 +53,8 @@ impl Session {
         Ok(Built { ran, plan, start })
     }
 
-    /// A compile that failed leaves what the compiler leaves: its depfile, and no object. Who waits is told at once.
+    /// A compile that failed leaves what the compiler leaves: its depfile, its diagnostics in a file, and no object. Who
+    /// waits is told at once.
     pub(super) fn fail(
         &mut self,
         task: &Task,
@@ -68,13 +69,17 @@ impl Session {
             lock.release(true);
         }
         for (role, staged, path) in &built.plan.files {
-            let is_main = path == task.invocation.main_output();
+            let is_made = matches!(role, Role::Object | Role::Bmi);
             if task.is_scan() {
                 // A scanner that fails leaves what was there.
-            } else if *role == Role::Depfile && staged.exists() {
-                let _ = strip_depfile(task, built);
+            } else if !is_made && staged.exists() {
+                if *role == Role::Depfile {
+                    let _ = strip_depfile(task, built);
+                }
                 let _ = stage::place(staged, path);
-            } else if (is_main || *role == Role::Depfile) && task.invocation.family == Family::Clang {
+            } else if (path == task.invocation.main_output() || *role == Role::Depfile)
+                && task.invocation.family == Family::Clang
+            {
                 // GCC leaves what an earlier compile made.
                 let _ = fs_err::remove_file(path);
             }
