@@ -18,7 +18,7 @@ use crate::depfile::{self, Rules};
 use crate::invocation::{Family, Invocation, Kind, Language};
 use crate::local::memo::Memo;
 use crate::os::{FileId, Moment};
-use crate::probes::{self, NotLiteral, Probe, Text};
+use crate::probes::{self, Included, NotLiteral, Probe, Text};
 use crate::search::{self, SearchPath};
 
 /// The largest depfile or include graph anyone reads, in bytes.
@@ -175,10 +175,14 @@ impl Inputs {
         if invocation.family != Family::Gcc {
             return None;
         }
-        let text = fs_err::read(self.cwd.join(&invocation.source)).unwrap_or_default();
         let forced = invocation.forced_includes.iter().map(|header| header.to_string_lossy().into_owned());
-        let included: Vec<String> = forced.chain(probes::included(&probes::joined(text))).collect();
+        let included: Vec<String> = forced.chain(self.included(invocation).names).collect();
         self.search.precompiled(&invocation.source, &included)
+    }
+
+    fn included(&self, invocation: &Invocation) -> Included {
+        let text = fs_err::read(self.cwd.join(&invocation.source)).unwrap_or_default();
+        probes::included(&probes::joined(text))
     }
 
     /// Whether everything that was looked at is still the same: asked after a wait, during which a user may have edited.
@@ -245,6 +249,10 @@ impl Inputs {
         }
         if let Some(header) = self.precompiled(invocation) {
             return Err(Uncacheable::new("precompiled-header", header.display().to_string()));
+        }
+        if invocation.family == Family::Gcc && self.included(invocation).computed {
+            // A precompiled header that it used would be in no depfile, and where to look for one is not known.
+            return Err(Uncacheable::new("computed-include", invocation.source.display().to_string()));
         }
         for probed in self.probe(invocation, &files)? {
             if let Some(path) = probed.file().map(Path::to_owned) {

@@ -103,21 +103,59 @@ pub fn joined(text: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// The literal operands of the text's `#include`s.
-pub fn included(text: &[u8]) -> Vec<String> {
-    let operand = |line: &[u8]| {
-        let line = line.trim_ascii_start().strip_prefix(b"#")?.trim_ascii_start();
-        let operand =
-            line.strip_prefix(b"include").or_else(|| line.strip_prefix(b"import"))?.trim_ascii_start();
-        let (end, name) = match operand.split_first()? {
-            (b'"', rest) => (b'"', rest),
-            (b'<', rest) => (b'>', rest),
-            _ => return None,
-        };
-        let name = name.get(..memchr::memchr(end, name)?)?;
-        String::from_utf8(name.to_owned()).ok()
+/// The operands of the text's `#include`s: literal ones, and whether there may be one that is none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Included {
+    /// The names, without their quotes.
+    pub names: Vec<String>,
+    /// Whether a macro may say what is included.
+    pub computed: bool,
+}
+
+/// What the text includes by itself, as far as it says so.
+pub fn included(text: &[u8]) -> Included {
+    let mut included = Included::default();
+    for line in text.split(|byte| *byte == b'\n') {
+        for word in ["include", "include_next", "import"] {
+            for at in uses(line, word).filter(|at| begins_directive(line.get(..*at).unwrap_or_default())) {
+                match literal(line.get(at + word.len()..).unwrap_or_default()) {
+                    Some(name) => included.names.push(name),
+                    None => included.computed = true,
+                }
+            }
+        }
+    }
+    included
+}
+
+/// Whether this, which stands before a word, makes it a directive: a `#` in one of its spellings with nothing but
+/// comments around it. Where a comment began on a line above, the `#` may stand there.
+fn begins_directive(before: &[u8]) -> bool {
+    let is_blank = |text: &[u8]| {
+        let text = text.trim_ascii();
+        text.is_empty() || text.ends_with(b"*/")
     };
-    text.split(|byte| *byte == b'\n').filter_map(operand).collect()
+    let parts = |sign: &[u8]| {
+        let at = memmem::find(before, sign)?;
+        Some((before.get(..at)?, before.get(at + sign.len()..)?))
+    };
+    let signs = [&b"#"[..], b"%:", b"??="];
+    signs.iter().filter_map(|sign| parts(sign)).any(|(first, rest)| is_blank(first) && is_blank(rest))
+        || before.trim_ascii().ends_with(b"*/")
+}
+
+/// The name in a literal operand.
+fn literal(operand: &[u8]) -> Option<String> {
+    let mut operand = operand.trim_ascii_start();
+    while let Some(comment) = operand.strip_prefix(b"/*") {
+        operand = comment.get(memmem::find(comment, b"*/")? + 2..)?.trim_ascii_start();
+    }
+    let (end, name) = match operand.split_first()? {
+        (b'"', name) => (b'"', name),
+        (b'<', name) => (b'>', name),
+        _ => return None,
+    };
+    String::from_utf8(name.get(..memchr::memchr(end, name)?)?.to_owned()).ok()
 }
 
 /// Whether a word of this text is a part of one of the names: pasted to the rest of it, it would be that name.
@@ -269,8 +307,24 @@ mod tests {
 
     #[test]
     fn what_is_included_is_read() {
-        let text = b"#include \"a/b.h\"\n # include <c>\nint x; // #include \"no.h\"\n#include NAME\n#include \"open\n";
-        assert_eq!(included(text), ["a/b.h", "c"]);
+        let text = b"#include \"a/b.h\"\n # include <c>\n/**/ %:import/**/<d>\n// #include \"no.h\"\n * #include prose\n";
+        let names = ["a/b.h", "c", "d"].map(str::to_owned).to_vec();
+        assert_eq!(included(text), Included { names, computed: false });
+    }
+
+    #[test]
+    fn an_include_that_a_macro_names_is_seen() {
+        for line in [
+            "#include NAME",
+            "# /* x */ include_next/**/NAME",
+            "*/ #include NAME",
+            "??=import(NAME)",
+            "*/ include NAME",
+            "#include \"open",
+            "#include /* open",
+        ] {
+            assert!(included(line.as_bytes()).computed, "{line}");
+        }
     }
 
     #[test]

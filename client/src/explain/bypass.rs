@@ -42,6 +42,11 @@ const TABLE: &[Advice] = &[
     row("command-line-in-output", "the command line gets into outputs", LEAVE_OUT),
     row("compilation-database", "it writes a part of a compilation database", "let the build tool write it"),
     row("compiler-wrapper", "the compiler is a script or another launcher", "name the compiler itself"),
+    row(
+        "computed-include",
+        "a macro says what the source includes, and GCC may take a precompiled header for it",
+        "include it by its name",
+    ),
     row("computed-probe", "the source probes for a file by a computed name", "probe for a literal name"),
     row(
         "config-file",
