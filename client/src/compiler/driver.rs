@@ -80,6 +80,15 @@ const REFUSED_IN_CONFIG: [&str; 22] = [
     "-E",
 ];
 
+/// The driver's configuration files.
+#[derive(Debug, PartialEq, Eq)]
+enum Configuration {
+    /// None was read. These are the directories where one would be looked for.
+    None(Vec<PathBuf>),
+    /// The driver read one. Which others that one names is not said, so its answer is not remembered.
+    Read,
+}
+
 impl Compiler {
     /// What the driver makes of this invocation, without what is keyed elsewhere: the
     /// source, the outputs, the BMIs, the directory the compiler runs in.
@@ -100,9 +109,9 @@ impl Compiler {
         }
         let start = Moment::now();
         let (driver, configuration) = self.ask_anew(&args, cwd, bases)?;
-        if let Some(path) = memo {
+        if let (Some(path), Configuration::None(directories)) = (memo, configuration) {
             let mut looked_at = self.looked_at();
-            looked_at.extend(configuration);
+            looked_at.extend(directories);
             looked_at.extend(
                 invocation
                     .forced_includes
@@ -136,16 +145,21 @@ impl Compiler {
         Digest::of(text)
     }
 
-    /// Gives the configuration files that the driver read, and the directories that it looks for them in, too.
-    fn ask_anew(&self, args: &[String], cwd: &Path, bases: &Bases) -> Result<(Driver, Vec<PathBuf>), Bypass> {
+    fn ask_anew(
+        &self,
+        args: &[String],
+        cwd: &Path,
+        bases: &Bases,
+    ) -> Result<(Driver, Configuration), Bypass> {
         let text = self.say(&[&["-###", "-v", "-pipe"], &words_of(args)[..]].concat())?;
         let said = |key: &'static str| {
             text.lines().filter_map(move |line| line.strip_prefix(key)).map(PathBuf::from)
         };
-        let mut configuration: Vec<PathBuf> = said("Configuration file: ").collect();
-        let is_configured = !configuration.is_empty();
-        configuration.extend(said("System configuration file directory: "));
-        configuration.extend(said("User configuration file directory: "));
+        let directories = ["System configuration file directory: ", "User configuration file directory: "];
+        let configuration = match said("Configuration file: ").next() {
+            Some(_) => Configuration::Read,
+            None => Configuration::None(directories.into_iter().flat_map(said).collect()),
+        };
         let begin = if self.family == Family::Clang { " \"" } else { " " };
         let commands = text.lines().filter(|line| line.starts_with(begin) && line.len() > begin.len());
         let commands = commands
@@ -155,7 +169,7 @@ impl Compiler {
         if words.is_empty() {
             return Err(refused("the driver shows no command".to_owned()));
         }
-        refuse(&words, is_configured)?;
+        refuse(&words, configuration == Configuration::Read)?;
         let programs = commands.iter().filter_map(|words| words.first()).filter_map(|name| self.other(name));
         let search = match self.family {
             Family::Clang => SearchPath::of_cc1(&words, cwd),
