@@ -42,42 +42,66 @@ const GROUPS: [(&str, u8); 11] = [
     (EMBED, 4),
 ];
 const EMBED: &str = "--embed-dir=";
+/// Where the compiler's own directories stand in that order.
+const BUILT_IN: u8 = 2;
+
+/// The directories that these words name: each with its flag and its group.
+fn named(words: &[String], cwd: &Path) -> Vec<(&'static str, u8, PathBuf)> {
+    let pairs = words.iter().zip(words.iter().skip(1).map(Some).chain([None]));
+    let named = |(word, next): (&String, Option<&String>)| {
+        GROUPS.iter().find_map(|(flag, group)| {
+            let directory = match word.strip_prefix(flag)? {
+                "" => next?.as_str(),
+                // CPATH comes as one word.
+                joined if *flag == EMBED || *flag == "-I" => joined,
+                _ => return None,
+            };
+            Some((*flag, *group, normal(&cwd.join(directory))))
+        })
+    };
+    pairs.filter_map(named).collect()
+}
+
+/// Within a group the order is that of the command line.
+fn in_order(mut grouped: Vec<(u8, PathBuf)>) -> Vec<PathBuf> {
+    grouped.sort_by_key(|(group, _)| *group);
+    grouped.into_iter().map(|(_, directory)| directory).collect()
+}
 
 impl SearchPath {
     /// The directories that the words of a cc1 line name.
     pub fn of_cc1(words: &[String], cwd: &Path) -> Self {
-        let mut grouped = Vec::new();
-        let mut system = Vec::new();
-        for (word, next) in words.iter().zip(words.iter().skip(1).map(Some).chain([None])) {
-            let named = GROUPS.iter().find_map(|(flag, group)| match word.strip_prefix(flag)? {
-                "" => Some((flag, group, next?.as_str())),
-                // CPATH comes as one word.
-                joined if *flag == EMBED || *flag == "-I" => Some((flag, group, joined)),
-                _ => None,
-            });
-            let Some((flag, group, directory)) = named else { continue };
-            let directory = normal(&cwd.join(directory));
-            if flag.starts_with("-internal") {
-                system.push(directory.clone());
-            }
-            grouped.push((*group, directory));
-        }
-        // Stable: within a group the order is that of the command line.
-        grouped.sort_by_key(|(group, _)| *group);
-        let directories = grouped.into_iter().map(|(_, directory)| directory).collect();
-        Self { cwd: cwd.to_owned(), directories, system }
+        let named = named(words, cwd);
+        let is_system = |flag: &str| flag.starts_with("-internal");
+        let system = named.iter().filter(|(flag, ..)| is_system(flag)).map(|(.., path)| path.clone());
+        let (cwd, system) = (cwd.to_owned(), system.collect());
+        let grouped = named.into_iter().map(|(_, group, path)| (group, path)).collect();
+        Self { cwd, directories: in_order(grouped), system }
     }
 
-    /// The directories that the words of GCC's compiler proper name, and those it said that it looks in by itself.
-    pub fn of_gcc(words: &[String], built_in: &[String], cwd: &Path) -> Self {
-        let mut search = Self::of_cc1(words, cwd);
-        for directory in built_in.iter().map(|directory| normal(&cwd.join(directory))) {
-            if !search.directories.contains(&directory) {
-                search.system.push(directory.clone());
-                search.directories.push(directory);
-            }
-        }
-        search
+    /// The directories that the words of GCC's compiler proper name, and those it says (`-v`) that it looks in by itself.
+    pub fn of_gcc(words: &[String], said: &str, cwd: &Path) -> Self {
+        let path = |name: &str| normal(&cwd.join(name));
+        let ignored = |start| {
+            let name = move |line: &str| line.strip_prefix(start)?.strip_suffix('"').map(path);
+            said.lines().filter_map(name)
+        };
+        let listed = said
+            .lines()
+            .skip_while(|line| !line.starts_with("#include <"))
+            .take_while(|line| !line.starts_with("End of search list"))
+            .filter_map(|line| line.strip_prefix(' ').map(path));
+        let mut grouped: Vec<(u8, PathBuf)> =
+            named(words, cwd).into_iter().map(|(_, group, path)| (group, path)).collect();
+        let users: HashSet<PathBuf> = grouped.iter().map(|(_, path)| path.clone()).collect();
+        // What the user names by -I and GCC looks in by itself, it looks in where it would by itself.
+        let twice: HashSet<PathBuf> = ignored("ignoring duplicate directory \"").collect();
+        let built_in = ignored("ignoring nonexistent directory \"").chain(listed);
+        let built_in: Vec<PathBuf> =
+            built_in.filter(|path| !users.contains(path) || twice.contains(path)).collect();
+        let system = built_in.iter().filter(|path| !users.contains(*path)).cloned().collect();
+        grouped.extend(built_in.into_iter().map(|path| (BUILT_IN, path)));
+        Self { cwd: cwd.to_owned(), directories: in_order(grouped), system }
     }
 
     /// The files that lie where the compiler looked before it found those of `read`, and are none of them. Right after
@@ -234,6 +258,26 @@ mod tests {
         let names: Vec<_> =
             dir.search().directories.iter().map(|d| d.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["quote", "one", "two", "system"]);
+    }
+
+    #[test]
+    fn gcc_looks_in_its_own_directories_where_it_says_so() {
+        let words = ["-I", "/usr/include", "-I", "one", "-I", "none", "-idirafter", "after"];
+        let said = concat!(
+            "ignoring nonexistent directory \"/usr/local/include\"\n",
+            "ignoring duplicate directory \"/usr/include\"\n",
+            "  as it is a non-system directory that duplicates a system directory\n",
+            "ignoring nonexistent directory \"none\"\n",
+            "#include \"...\" search starts here:\n quote\n",
+            "#include <...> search starts here:\n one\n /usr/include/c++/12\n /usr/include\n after\n",
+            "End of search list.\n",
+        );
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let search = SearchPath::of_gcc(&words.map(str::to_owned), said, Path::new("/w"));
+        let user = ["/usr/include", "/w/one", "/w/none"];
+        let own = ["/usr/local/include", "/usr/include/c++/12", "/usr/include"];
+        assert_eq!(search.directories, paths(&[&user[..], &own, &["/w/after"]].concat()));
+        assert_eq!(search.system, paths(&own[..2]));
     }
 
     #[test]

@@ -128,7 +128,8 @@ impl Compiler {
 
     fn probe_name(&self, args: &[String], cwd: &Path, bases: &Bases) -> Digest {
         let path = |path: &Path| escape(path.as_os_str().as_bytes());
-        let mut text = format!("driver\n{}\n{}\n{}\n", self.identity, path(&self.program), path(cwd));
+        // The number rises when what is remembered changes its meaning.
+        let mut text = format!("driver 2\n{}\n{}\n{}\n", self.identity, path(&self.program), path(cwd));
         let _ = writeln!(text, "{}", bases.directories().join(":"));
         for arg in args {
             let _ = writeln!(text, "{}", escape(arg.as_bytes()));
@@ -191,18 +192,9 @@ impl Compiler {
     fn gcc_search(&self, args: &[String], cwd: &Path) -> Result<SearchPath, Bypass> {
         let args: Vec<&str> = words_of(args).into_iter().filter(|arg| *arg != "-c").collect();
         let text = self.say(&[&["-v", "-E"], &args[..]].concat())?;
-        let ignored = text.lines().filter_map(|line| {
-            line.strip_prefix("ignoring nonexistent directory \"")?.strip_suffix('"').map(str::to_owned)
-        });
-        let listed = text
-            .lines()
-            .skip_while(|line| !line.starts_with("#include"))
-            .take_while(|line| !line.starts_with("End of search list"))
-            .filter_map(|line| line.strip_prefix(' ').map(str::to_owned));
-        let built_in: Vec<String> = ignored.chain(listed).collect();
         let command = text.lines().find(|line| line.starts_with(' ') && line.contains(" -E "));
         let words = response::split(command.unwrap_or_default())?;
-        Ok(SearchPath::of_gcc(&words, &built_in, cwd))
+        Ok(SearchPath::of_gcc(&words, &text, cwd))
     }
 
     /// What the driver says on its standard error, in English.
