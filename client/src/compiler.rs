@@ -203,7 +203,13 @@ pub fn key_variables(
         return Err(Bypass::new("environment", *name));
     }
     let own = if family == Family::Gcc { GCC_VARIABLES } else { &[] };
-    Ok(KEY_VARIABLES.iter().chain(own).filter_map(|name| Some((*name, variable(name)?))).collect())
+    let found: Vec<_> =
+        KEY_VARIABLES.iter().chain(own).filter_map(|name| Some((*name, variable(name)?))).collect();
+    // Names of directories come out of the driver as text.
+    match found.iter().find(|(_, value)| value.to_str().is_none()) {
+        Some((name, _)) => Err(Bypass::new("environment", *name)),
+        None => Ok(found),
+    }
 }
 
 /// The largest memo of this room, in bytes.

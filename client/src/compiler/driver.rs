@@ -193,7 +193,8 @@ impl Compiler {
         let args: Vec<&str> = words_of(args).into_iter().filter(|arg| *arg != "-c").collect();
         let text = self.say(&[&["-v", "-E"], &args[..]].concat())?;
         let command = text.lines().find(|line| line.starts_with(' ') && line.contains(" -E "));
-        let words = response::split(command.unwrap_or_default())?;
+        let mut words = response::split(command.unwrap_or_default())?;
+        words.extend(directories_in_environment());
         Ok(SearchPath::of_gcc(&words, &text, cwd))
     }
 
@@ -256,6 +257,20 @@ impl Compiler {
         }
         paths
     }
+}
+
+/// What GCC's compiler proper takes from variables, as if it stood behind its arguments: Clang's driver says so itself. An
+/// empty name is that of the directory it runs in.
+fn directories_in_environment() -> Vec<String> {
+    let mut words = Vec::new();
+    for (name, flag) in [("CPATH", "-I"), ("C_INCLUDE_PATH", "-isystem"), ("CPLUS_INCLUDE_PATH", "-isystem")]
+    {
+        let Some(list) = std::env::var_os(name).filter(|list| !list.is_empty()) else { continue };
+        for directory in std::env::split_paths(&list) {
+            words.extend([flag.to_owned(), directory.to_string_lossy().into_owned()]);
+        }
+    }
+    words
 }
 
 /// Where a shell would look for a program of this name.
