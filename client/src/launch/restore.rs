@@ -100,7 +100,7 @@ impl Session {
     /// Whether the BMI's very bytes are in place, and may keep their time. The build tool may look whether they changed:
     /// then nothing that depends on them is built again. Or they were placed since this launch began, by another that
     /// shares the directory: they are as new as they can be, and whoever loads them now goes on undisturbed. Elsewhere the
-    /// time is renewed, since build tools compare times.
+    /// time is renewed, since build tools compare times. It is looked at anew: others may have placed theirs since.
     pub(super) fn is_there_already(&mut self, task: &Task, role: Role, path: &Path, output: &Output) -> bool {
         let Some(bmi) = task.invocation.bmi.as_ref().filter(|_| role == Role::Bmi) else { return false };
         let may_stay = |metadata: &std::fs::Metadata| {
@@ -108,7 +108,11 @@ impl Session {
         };
         stage::is_replaceable(path)
             && fs_err::metadata(path).is_ok_and(|metadata| may_stay(&metadata))
-            && self.inputs.digest(path).is_ok_and(|digest| digest == output.digest)
+            && self
+                .inputs
+                .memo()
+                .digest(&task.facts.cwd.join(path))
+                .is_ok_and(|(_, now)| now == output.digest)
     }
 }
 
