@@ -153,10 +153,12 @@ impl Session {
     }
 
     /// The base directories, if they apply to this command. GCC's depfiles and side outputs, which hold names of sources,
-    /// are not written again by us.
+    /// are not written again by us. A header unit is imported by the whole name of its header, which is in it.
     fn bases_for(&self, invocation: &Invocation, cwd: &Path) -> Result<Bases, Bypass> {
-        let apply =
-            !invocation.absolute && invocation.extras.is_empty() && invocation.family == Family::Clang;
+        let apply = !invocation.absolute
+            && invocation.extras.is_empty()
+            && invocation.family == Family::Clang
+            && invocation.kind != Kind::HeaderUnit;
         if self.settings.base_dirs.is_empty() || !apply {
             return Ok(Bases::default());
         }
