@@ -231,7 +231,12 @@ fn a_result_that_contradicts_its_key_or_lacks_its_blobs_is_not_taken() {
     let key = recipe.action_key();
     let object = Output { role: Role::Object, digest: Digest::of("object"), size: 6 };
     let request = PublishRequest {
-        result: ActionResult { outputs: vec![object], cost: Cost::default(), builder: "a test".to_owned() },
+        result: ActionResult {
+            outputs: vec![object],
+            cost: Cost::default(),
+            builder: "a test".to_owned(),
+            signature: None,
+        },
         recipe: recipe.text().to_owned(),
         include_set: String::new(),
         claim: Claim::from(key),

@@ -10,13 +10,17 @@ pub mod lease;
 pub mod recipe;
 pub mod result;
 pub mod scope;
+pub mod signature;
 pub mod staged;
+pub mod writer;
 
 pub use digest::{ActionKey, Claim, Digest, UnitKey};
 pub use lease::{Fence, ReleaseReason, Secret};
 pub use recipe::{IncludeSet, Recipe};
 pub use result::{ActionResult, Cost, Output, Role};
 pub use scope::Scope;
+pub use signature::{PublicKey, Signature};
+pub use writer::Writer;
 
 /// Marks a step at which a test may kill or pause this process. Compiles to nothing without the
 /// `failpoints` feature of the crate that uses it.

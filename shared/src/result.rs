@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::{Digest, Signature};
 
 /// What an output is to the compile that made it; how it is placed follows from this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,6 +86,10 @@ pub struct ActionResult {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(max_length = 128))]
     pub builder: String,
+    /// The builder's word for it, over the scope, the key and the outputs (see [`crate::signature`]). The server keeps it
+    /// and does not judge it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 /// A result no builder makes.
@@ -123,7 +127,7 @@ impl ActionResult {
         self.outputs.iter().find(|output| output.role == role)
     }
 
-    /// Whether both made the same bytes; who made them and at what cost does not matter.
+    /// Whether both made the same bytes; who made them, at what cost and signed by whom does not matter.
     pub fn same_outputs(&self, other: &Self) -> bool {
         let set = |result: &Self| result.outputs.iter().copied().collect::<BTreeSet<_>>();
         set(self) == set(other)
@@ -139,7 +143,7 @@ mod tests {
             .iter()
             .map(|(role, bytes)| Output { role: *role, digest: Digest::of(bytes), size: bytes.len() as u64 })
             .collect();
-        ActionResult { outputs, cost: Cost::default(), builder: String::new() }
+        ActionResult { outputs, cost: Cost::default(), builder: String::new(), signature: None }
     }
 
     #[test]

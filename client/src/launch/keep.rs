@@ -9,7 +9,7 @@ use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
 use pcmcache_shared::{
-    ActionKey, ActionResult, Cost, Digest, IncludeSet, Output, ReleaseReason, Role, failpoint,
+    ActionKey, ActionResult, Cost, Digest, IncludeSet, Output, ReleaseReason, Role, Scope, failpoint,
 };
 
 use super::build::Built;
@@ -130,7 +130,7 @@ impl Session {
         }
         let cost = Cost { wall_ms: u64::try_from(built.ran.wall.as_millis()).unwrap_or(u64::MAX) };
         let builder = os::host_name().chars().take(64).collect();
-        Ok(ActionResult { outputs, cost, builder })
+        Ok(ActionResult { outputs, cost, builder, signature: None })
     }
 
     /// Publishes the result that `task.known` has first. Gives the winner where another was published before.
@@ -179,7 +179,8 @@ impl Session {
 
     /// Fetches the winner's bytes, so that what depends on this module is the same everywhere.
     fn take_winner(&mut self, task: &Task, action: ActionKey, winner: ActionResult) -> Option<Hit> {
-        let keyed = KeyedResult { action, result: winner, blobs: BTreeMap::new() };
+        let (scope, writers, blobs) = (Scope::default(), Vec::new(), BTreeMap::new());
+        let keyed = KeyedResult { action, result: winner, scope, writers, blobs };
         match self.take(task, keyed) {
             Ok(hit) => Some(hit),
             Err(error) => {

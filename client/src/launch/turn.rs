@@ -116,7 +116,7 @@ impl Session {
     /// Brings a result and all it names into the local store.
     pub(super) fn take(&mut self, task: &Task, keyed: KeyedResult) -> Result<Hit, RemoteError> {
         let Some(store) = self.store.clone() else { return Err(RemoteError::Gone) };
-        let KeyedResult { action, result, blobs } = keyed;
+        let KeyedResult { action, result, blobs, .. } = keyed;
         result.check().map_err(|error| damaged(&error))?;
         let recipes = task.known.iter().filter_map(|known| Some((known, known.recipe.as_ref()?)));
         let known = recipes.into_iter().find(|(_, recipe)| recipe.action_key() == action);

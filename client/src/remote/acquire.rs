@@ -200,7 +200,7 @@ mod tests {
 
     use pcmcache_shared::api::Inline;
     use pcmcache_shared::api::problem::{Code, Problem};
-    use pcmcache_shared::{ActionResult, Cost, Output, Role};
+    use pcmcache_shared::{ActionResult, Cost, Output, Role, Scope};
 
     use super::super::fake::{Fake, busy, granted, is_silent, never, request, settings, short};
     use super::super::{Acquired, Remote};
@@ -217,8 +217,8 @@ mod tests {
             (Digest::of("object"), Inline(b"object".to_vec())),
             (Digest::of("other"), Inline(b"damaged".to_vec())),
         ]);
-        let result = ActionResult { outputs, cost: Cost::default(), builder: String::new() };
-        KeyedResult { action, result, blobs }
+        let result = ActionResult { outputs, cost: Cost::default(), builder: String::new(), signature: None };
+        KeyedResult { action, result, scope: Scope::default(), writers: Vec::new(), blobs }
     }
 
     #[test]

@@ -166,6 +166,7 @@ mod tests {
                     outputs: outputs.to_vec(),
                     cost: Cost::default(),
                     builder: String::new(),
+                    signature: None,
                 },
                 recipe: "schema 1\n\n".to_owned(),
                 include_set: String::new(),

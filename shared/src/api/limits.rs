@@ -18,6 +18,10 @@ pub const MAX_RESULTS_PER_SET: usize = 4;
 pub const MAX_LOOKUP: usize = 1000;
 /// The longest name of a holder or builder, and of a request id, in bytes.
 pub const MAX_NAME: usize = 128;
+/// The longest token that a request carries, in bytes: that of a CI job holds many claims.
+pub const MAX_TOKEN: usize = 16 * 1024;
+/// The revoked writers that one answer names.
+pub const MAX_REVOCATIONS: usize = 1000;
 
 /// How long a lease lives without a renewal.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);

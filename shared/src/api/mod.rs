@@ -10,6 +10,8 @@ pub mod leases;
 pub mod limits;
 pub mod lookup;
 pub mod problem;
+pub mod revocations;
+pub mod token;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{ActionKey, ActionResult, Digest};
+use crate::{ActionKey, ActionResult, Digest, Scope, Writer};
 
 /// The content type of JSON bodies.
 pub const JSON: &str = "application/json";
@@ -28,6 +30,16 @@ pub const OCTETS: &str = "application/octet-stream";
 /// The content type of errors (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// The header by which each side says which wire it speaks, as a decimal number. A request without it speaks the oldest.
+pub const WIRE_HEADER: &str = "pcmcache-wire";
+/// The wire that this version speaks: 1 knew neither tokens nor scopes beside `main`.
+pub const WIRE: u32 = 2;
+/// The oldest wire that a server still answers.
+pub const OLDEST_WIRE: u32 = 1;
+/// The header of every answer under a scope: how often results were taken back so far. Where it differs from what a client
+/// saw before, [`revocations`] says whose.
+pub const EPOCH_HEADER: &str = "pcmcache-epoch";
+
 /// A result as it travels: with its key, and with the small ones of the blobs it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -36,6 +48,12 @@ pub struct KeyedResult {
     pub action: ActionKey,
     /// The result.
     pub result: ActionResult,
+    /// The scope it was found in: the one that was asked, or one that is readable beside it.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Who published it. Where one of these is revoked, the result is to be forgotten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writers: Vec<Writer>,
     /// Blobs of at most [`limits::MAX_INLINE_BLOB`] bytes, by digest: a convenience, the receiver verifies them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActionResult, Digest};
+use crate::{ActionResult, Digest, Scope, Writer};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $status:literal, $title:literal;)*) => {
@@ -42,6 +42,14 @@ codes! {
     DigestMismatch = 400, "the body does not match its digest";
     /// The body ended before its declared length.
     ShortBody = 400, "the body is shorter than its declared length";
+    /// The client speaks a wire that this server does not.
+    WireVersion = 400, "client and server are of versions that do not fit";
+    /// There is no credential where one is needed, or the one that came is unknown, expired or revoked.
+    Unauthorized = 401, "a valid token is needed";
+    /// The scope may be read, and not written.
+    ReadOnly = 403, "the scope may only be read";
+    /// The credential is good, and not for this.
+    Forbidden = 403, "the token does not allow this";
     /// The scope is not there, or not for this client.
     UnknownScope = 404, "no such scope";
     /// No such route.
@@ -72,6 +80,8 @@ codes! {
     MissingBlobs = 422, "blobs of the result are missing";
     /// The recipe, include set or result in the body contradict the key or themselves.
     BadResult = 422, "the result contradicts its key";
+    /// The client asks more often, or for more at once, than it may.
+    TooManyRequests = 429, "too many requests";
     /// A fault on the server's side.
     Internal = 500, "the server failed";
     /// The server is full or going down; try again later.
@@ -98,6 +108,12 @@ pub struct Problem {
     /// With [`Code::Winner`]: the result that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub winner: Option<ActionResult>,
+    /// With [`Code::Winner`]: the scope it was found in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner_scope: Option<Scope>,
+    /// With [`Code::Winner`]: who published it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub winner_writers: Vec<Writer>,
     /// With [`Code::MissingBlobs`]: what to upload first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Digest>,
@@ -113,6 +129,8 @@ impl Problem {
             code,
             detail: detail.into(),
             winner: None,
+            winner_scope: None,
+            winner_writers: Vec::new(),
             missing: Vec::new(),
         }
     }
