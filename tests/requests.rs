@@ -193,6 +193,7 @@ fn only_its_holder_renews_or_releases_a_lease() {
             known: Vec::new(),
             request_id: id.to_owned(),
             holder: "a test".to_owned(),
+            subject: String::new(),
             mode: AcquireMode::Build,
             wait_ms: 0,
             hold: false,

@@ -64,6 +64,20 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// The longest [`subject`], in bytes.
+pub const MAX_SUBJECT: usize = 200;
+
+/// What people call the unit that this text starts with: its source, by the name the compiler is given; of a scan, with
+/// that word before it. The end of a long name is what is kept of it. `None` for a unit without a source, as a header unit.
+pub fn subject(text: &str) -> Option<String> {
+    let unit = || text.lines().take_while(|line| !line.is_empty());
+    let source =
+        unit().find_map(|line| line.strip_prefix("source ")?.split_once(' ').map(|(_, path)| path))?;
+    let kind = if unit().any(|line| line.starts_with("arg scans for ")) { "scan " } else { "" };
+    let from = source.ceil_char_boundary((source.len() + kind.len()).saturating_sub(MAX_SUBJECT));
+    Some(format!("{kind}{}", source.get(from..).unwrap_or_default()))
+}
+
 /// The lines of a recipe that are known before anything is learnt, in a fixed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
@@ -354,6 +368,17 @@ mod tests {
         ]
         .into_iter()
         .collect()
+    }
+
+    #[test]
+    fn a_subject_is_the_source_and_the_end_of_a_long_name() {
+        let source = |name: &str| format!("schema 1\narg -O2\nsource {} {name}\n", Digest::of("s"));
+        assert_eq!(subject(&source("src/a b.cppm")).as_deref(), Some("src/a b.cppm"));
+        let scan = source("a.cppm").replace("-O2", "scans for a.o");
+        assert_eq!(subject(&scan).as_deref(), Some("scan a.cppm"));
+        assert_eq!(subject("schema 1\n\nsource of nothing\n"), None);
+        let long = subject(&source(&format!("{}/end.cppm", "ä".repeat(200)))).unwrap();
+        assert!(long.len() <= MAX_SUBJECT && long.ends_with("ä/end.cppm"), "{long}");
     }
 
     #[test]

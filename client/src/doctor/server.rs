@@ -46,6 +46,7 @@ fn may_build(settings: &Settings, remote: &Remote, url: &str) -> Finding {
         known: Vec::new(),
         request_id: format!("{:032x}", u128::from_ne_bytes(os::random())),
         holder: String::new(),
+        subject: "doctor".to_owned(),
         mode: AcquireMode::Build,
         wait_ms: 0,
         hold: true,

@@ -8,7 +8,7 @@ use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, KnownSet};
 use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
 use pcmcache_shared::recipe::Learnt;
 use pcmcache_shared::staged::Durability;
-use pcmcache_shared::{ActionKey, IncludeSet, Recipe, Role};
+use pcmcache_shared::{ActionKey, IncludeSet, Recipe, Role, recipe};
 
 use super::Stop;
 use super::session::{Hit, Known, Session, Task};
@@ -81,6 +81,7 @@ impl Session {
             known: task.known.iter().take(limits::MAX_SETS).map(known).collect(),
             request_id: format!("{:032x}", u128::from_ne_bytes(os::random())),
             holder: String::new(),
+            subject: recipe::subject(task.unit.text()).unwrap_or_default(),
             mode: if self.settings.mode == Mode::ReadOnly { AcquireMode::Watch } else { AcquireMode::Build },
             wait_ms: u64::try_from(self.settings.wait.min(limits::MAX_WAIT).as_millis()).unwrap_or(u64::MAX),
             hold: true,

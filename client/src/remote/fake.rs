@@ -226,6 +226,7 @@ pub(super) fn request(wait_ms: u64) -> AcquireRequest {
         known: Vec::new(),
         request_id: "request-1".to_owned(),
         holder: String::new(),
+        subject: String::new(),
         mode: AcquireMode::Build,
         wait_ms,
         hold: true,

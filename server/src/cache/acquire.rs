@@ -12,6 +12,7 @@ use futures::Stream;
 use pcmcache_shared::Scope;
 use pcmcache_shared::api::acquire::{AcquireLine, AcquireRequest, AloneReason};
 use pcmcache_shared::api::limits;
+use pcmcache_shared::recipe::MAX_SUBJECT;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc;
 
@@ -79,6 +80,9 @@ fn check(request: &AcquireRequest) -> Result<(), CacheError> {
     }
     if request.holder.len() > limits::MAX_NAME {
         return bad("a holder's name has at most 128 bytes");
+    }
+    if request.subject.len() > MAX_SUBJECT {
+        return bad("a subject has at most 200 bytes");
     }
     if request.known.len() > limits::MAX_SETS {
         return bad("a request knows at most 8 include sets");

@@ -323,6 +323,7 @@ impl Module {
             known: Vec::new(),
             request_id: id.to_owned(),
             holder: format!("client {id}"),
+            subject: self.name.to_owned(),
             mode: AcquireMode::Build,
             wait_ms: 3_600_000,
             hold: true,

@@ -37,6 +37,10 @@ pub struct AcquireRequest {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(max_length = 128))]
     pub holder: String,
+    /// What it is about ([`crate::recipe::subject`]), for people only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 200))]
+    pub subject: String,
     /// Whether the client would build.
     #[serde(default)]
     pub mode: AcquireMode,

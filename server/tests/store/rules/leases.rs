@@ -308,6 +308,7 @@ async fn what_no_client_sends_is_refused() {
         AcquireRequest { request_id: "a b".to_owned(), ..good.clone() },
         AcquireRequest { request_id: "a".repeat(129), ..good.clone() },
         AcquireRequest { holder: "h".repeat(129), ..good.clone() },
+        AcquireRequest { subject: "s".repeat(201), ..good.clone() },
         AcquireRequest { known: vec![good.known[0]; 9], ..good.clone() },
     ];
     for request in bad {
