@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::connection;
+use crate::{connection, tls};
 
 /// Where it listens when nothing else was said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7733";
@@ -15,7 +15,7 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7733";
 /// Serves a team's cache of C++ modules: build leases, complete uploads only, verified blobs.
 ///
 /// Each flag can be given as an environment variable instead; the flag wins. The first line on stdout is `listening on
-/// http://ADDR:PORT`, and it comes once requests are answered; logs go to stderr. SIGTERM and SIGINT stop it: it takes
+/// http://ADDR:PORT` (https:// under TLS), and it comes once requests are answered; logs go to stderr. SIGTERM and SIGINT stop it: it takes
 /// no more work, ends who only waits, gives uploads nine seconds, and exits with 0 within ten.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -27,6 +27,7 @@ Examples:
   pcmcache-server                                     on 127.0.0.1:7733, data under ~/.local/share
   pcmcache-server --listen 127.0.0.1:0                on a free port; stdout says which
   pcmcache-server --data-dir /var/lib/pcmcache --max-blob 512M
+  pcmcache-server --tls-cert cert.pem --tls-key key.pem      HTTPS
 
 Then, on the same host:
   export PCMCACHE_REMOTE=http://127.0.0.1:7733
@@ -61,6 +62,20 @@ pub struct Config {
     #[arg(long, env = "PCMCACHE_SERVER_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024)]
     pub max_connections: usize,
 
+    /// Speak TLS with this certificate (PEM: it, then those between it and its root). Changed files are taken up
+    /// within ten seconds, and at once on SIGHUP; a pair that cannot be used is logged, and the old one stays.
+    #[arg(long, env = "PCMCACHE_SERVER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM, not encrypted); nobody else should be able to read it.
+    #[arg(long, env = "PCMCACHE_SERVER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Take only clients that show a certificate of this authority (PEM). That is beside tokens, not instead of
+    /// them: a certificate lets a client connect, and says nothing about what it may read or write.
+    #[arg(long, env = "PCMCACHE_SERVER_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// What to log: error, warn, info, debug or trace, also by room (`info,pcmcache_server::http=debug`).
     #[arg(long, env = "PCMCACHE_SERVER_LOG", value_name = "FILTER", default_value = "info", value_parser = filter)]
     pub log: String,
@@ -94,6 +109,12 @@ impl Config {
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
             .map(|data| data.join("pcmcache-server"))
             .ok_or(NoDataDir)
+    }
+
+    /// The files of TLS, if it is to be spoken.
+    pub fn tls_files(&self) -> Option<tls::Files> {
+        let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(tls::Files { cert, key, client_ca: self.tls_client_ca.clone() })
     }
 
     /// What connections may cost.

@@ -9,6 +9,7 @@
 //! Crash story: a connection owns nothing but its request's future and the answer's body; dropping them is how a
 //! client that vanished is told to the cache.
 
+mod greet;
 mod one;
 mod pace;
 mod pulse;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 pub use pace::{Floor, TooSlow};
 
 use crate::metrics::Connections;
+use crate::tls::Tls;
 
 /// What connections may cost.
 #[derive(Debug, Clone)]
@@ -82,6 +84,7 @@ pub struct Stop {
 /// Accepts and serves until `shutdown`, then drains for at most [`Limits::drain`].
 pub async fn run(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     router: Router,
     limits: Limits,
     counts: Arc<Connections>,
@@ -93,7 +96,7 @@ pub async fn run(
     let drain = limits.drain;
     let limits = Arc::new(limits);
     tokio::select! {
-        () = accept_all(&listener, &router, &limits, &room, &stop) => {}
+        () = accept_all(&listener, tls.as_deref(), &router, &limits, &room, &stop) => {}
         () = shutdown => {}
     }
     drop(listener);
@@ -114,7 +117,14 @@ struct Room {
     counts: Arc<Connections>,
 }
 
-async fn accept_all(listener: &TcpListener, router: &Router, limits: &Arc<Limits>, room: &Room, stop: &Stop) {
+async fn accept_all(
+    listener: &TcpListener,
+    tls: Option<&Tls>,
+    router: &Router,
+    limits: &Arc<Limits>,
+    room: &Room,
+    stop: &Stop,
+) {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -132,7 +142,8 @@ async fn accept_all(listener: &TcpListener, router: &Router, limits: &Arc<Limits
             tracing::debug!(%peer, %error, "cannot set socket options");
         }
         let open = room.counts.opened();
-        let serving = one::serve(stream, router.clone(), Arc::clone(limits), stop.clone());
+        let tls = tls.map(Tls::acceptor);
+        let serving = one::serve(stream, tls, router.clone(), Arc::clone(limits), stop.clone());
         room.tasks.spawn(async move {
             let cut = serving.await;
             tell(peer, cut, &open);

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod results;
 pub mod server;
 pub mod sweep;
+pub mod tls;
 
 pub use config::Config;
 pub use server::{Server, main, serve};

@@ -14,6 +14,7 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
 use tracing_subscriber::EnvFilter;
 
 use crate::cache::{Cache, Limits, Rooms};
@@ -24,6 +25,7 @@ use crate::embedded::Embedded;
 use crate::http::{self, App};
 use crate::metrics::Connections;
 use crate::sweep;
+use crate::tls::Tls;
 
 /// How long threads that write to the disk may go on after all connections are gone.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -59,15 +61,28 @@ async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
     let address = listener.local_addr()?;
     let server = Server::open(config).await?;
-    announce(address);
+    let tls = server.tls.clone();
+    announce(if tls.is_some() { "https" } else { "http" }, address);
+    let _hangups = tls.map(look_on_hangup).transpose()?;
     server.run(listener, stopped_by(terminate, interrupt)).await;
     Ok(())
 }
 
 /// Whoever reads stdout may be gone; that is no reason not to serve.
-fn announce(address: std::net::SocketAddr) {
+fn announce(scheme: &str, address: std::net::SocketAddr) {
     let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "listening on http://{address}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "listening on {scheme}://{address}").and_then(|()| stdout.flush());
+}
+
+/// SIGHUP has the certificate read again. Without TLS it ends the server, as it does every program whose terminal goes
+/// away.
+fn look_on_hangup(tls: Arc<Tls>) -> io::Result<AbortOnDropHandle<()>> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tls.look_now();
+        }
+    })))
 }
 
 async fn stopped_by(mut terminate: Signal, mut interrupt: Signal) {
@@ -101,18 +116,16 @@ pub async fn serve(
 pub struct Server {
     cache: Arc<Cache>,
     limits: connection::Limits,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// Serves this cache.
-    pub fn over(cache: Arc<Cache>, limits: connection::Limits) -> Self {
-        Self { cache, limits }
-    }
-
-    /// Opens the store that the flags name.
+    /// Reads the certificate and opens the store that the flags name.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let directory = config.data_dir()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let tls = config.tls_files().map(|files| Tls::open(files, Arc::clone(&clock))).transpose();
+        let tls = tls.context("cannot speak TLS (--tls-cert, --tls-key, --tls-client-ca)")?;
         let opening = {
             let clock = Arc::clone(&clock);
             tokio::task::spawn_blocking(move || Embedded::open(&directory, clock))
@@ -126,7 +139,7 @@ impl Server {
             entropy: Arc::new(SystemEntropy),
         };
         let limits = Limits { max_blob: config.max_blob.0, ..Limits::default() };
-        Ok(Self::over(Cache::new(rooms, limits), config.connection_limits()))
+        Ok(Self { cache: Cache::new(rooms, limits), limits: config.connection_limits(), tls })
     }
 
     /// Serves until `shutdown`, then drains.
@@ -138,7 +151,10 @@ impl Server {
             connections: Arc::clone(&connections),
         };
         let sweeping = tokio::spawn(sweep::run(Arc::clone(&self.cache)));
-        connection::run(listener, http::router(app), self.limits, connections, stop, shutdown).await;
+        let following = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
+        connection::run(listener, self.tls, http::router(app), self.limits, connections, stop, shutdown)
+            .await;
+        drop(following);
         sweeping.abort();
         // It holds the store open until it is gone.
         let _ = sweeping.await;

@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, also in its helpers, and measures real time"
 )]
 
+#[path = "http/authority.rs"]
+mod authority;
 #[path = "http/blobs.rs"]
 mod blobs;
 #[path = "http/document.rs"]
@@ -23,5 +25,7 @@ mod hold;
 mod limits;
 #[path = "http/process.rs"]
 mod process;
+#[path = "http/tls.rs"]
+mod tls;
 #[path = "http/wire.rs"]
 mod wire;

@@ -10,8 +10,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::greet::{Spoken, greet};
 use super::pace::Paced;
 use super::pulse::{Answer, Overdue, Pulse};
 use super::watched::Watched;
@@ -28,10 +30,25 @@ pub(super) enum End {
 }
 
 /// Serves requests until either side ends it.
-pub(super) async fn serve(stream: TcpStream, router: Router, limits: Arc<Limits>, stop: Stop) -> End {
+pub(super) async fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: Arc<Limits>,
+    stop: Stop,
+) -> End {
     let pulse = Pulse::new();
+    let greeted = tokio::select! {
+        greeted = greet(stream, tls, &pulse, limits.linger) => greeted,
+        () = stop.drain.cancelled() => return End::Cut("the server stops"),
+        overdue = pulse.overdue(&limits) => return End::Cut(overdue.reason()),
+    };
+    let (stream, spoken) = match greeted {
+        Ok(greeted) => greeted,
+        Err(why) => return End::Broken(why),
+    };
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse), limits.linger));
-    let builder = builder(&limits);
+    let builder = builder(&limits, spoken);
     let floor = limits.upload;
     let service = service_fn(|request: Request<Incoming>| {
         let flight = pulse.begin(request.version() == Version::HTTP_2);
@@ -60,8 +77,13 @@ fn end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) -> End {
     ended.map_or_else(|error| End::Broken(error.to_string()), |()| End::Closed)
 }
 
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, spoken: Spoken) -> Builder<TokioExecutor> {
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = match spoken {
+        Spoken::Unsaid => builder,
+        Spoken::Http1 => builder.http1_only(),
+        Spoken::Http2 => builder.http2_only(),
+    };
     builder
         .http1()
         .timer(TokioTimer::new())

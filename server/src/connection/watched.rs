@@ -1,4 +1,4 @@
-//! The socket as hyper sees it: it tells the watchdog when bytes come, and it does not close on a client that is
+//! The socket as hyper sees it, plain or under TLS: it tells the watchdog when bytes come, and it does not close on a client that is
 //! still sending before that client could read its answer.
 
 use std::io;
@@ -8,26 +8,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::pulse::Pulse;
 
 /// A socket and what watches over it.
-pub(super) struct Watched {
-    stream: TcpStream,
+pub(super) struct Watched<S> {
+    stream: S,
     pulse: Arc<Pulse>,
     linger: Duration,
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-impl Watched {
-    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>, linger: Duration) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
+    pub(super) fn new(stream: S, pulse: Arc<Pulse>, linger: Duration) -> Self {
         Self { stream, pulse, linger, closing: None }
     }
 
     /// Reads on until the client ends too. Closing a socket with unread bytes resets it, and a reset throws away
-    /// the answer that says why (413, 408) before the client could read it.
+    /// the answer that says why (413, 408) before the client could read it. Under TLS that may be an alert.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let linger = self.linger;
         let closing = self.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(linger)));
@@ -43,7 +42,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -58,7 +57,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -1,14 +1,18 @@
 //! The program itself: what it prints, how it ends.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::wire::Scratch;
+use super::authority::Authority;
+use super::tls::connect;
+use super::wire::{Scratch, within};
 
 fn command(data_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pcmcache-server"));
@@ -22,7 +26,12 @@ struct Process(Child);
 
 impl Process {
     fn start(data_dir: &Path) -> (Self, String) {
-        let mut child = command(data_dir, &["--listen", "127.0.0.1:0"]).spawn().unwrap();
+        Self::start_with(data_dir, &[])
+    }
+
+    fn start_with(data_dir: &Path, arguments: &[&str]) -> (Self, String) {
+        let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
+        let mut child = command(data_dir, &arguments).spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
@@ -94,6 +103,39 @@ fn what_it_cannot_use_is_told_in_one_line() {
     assert_refuses(&output, 1, &["--data-dir", file.to_str().unwrap()]);
 }
 
+#[tokio::test]
+async fn a_hangup_has_a_new_certificate_taken_up() {
+    let (dir, authority) = (Scratch::new(), Authority::new("the team's"));
+    let (cert, key) = authority.sign(&["localhost"]).write_to(&dir.0);
+    let tls = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let (process, line) = Process::start_with(&dir.0.join("data"), &tls);
+    let address = line.strip_prefix("listening on https://").unwrap().trim_end().parse().unwrap();
+    let renewed = authority.sign(&["localhost"]);
+    renewed.write_to(&dir.0);
+    process.signal(Signal::HUP);
+    within(async {
+        loop {
+            let stream = connect(address, authority.client(&["h2"])).await.unwrap();
+            if stream.get_ref().1.peer_certificates().unwrap()[0] == renewed.der() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().0, Some(0));
+
+    // A key of another certificate, that everyone may read.
+    fs_err::write(&key, authority.sign(&["localhost"]).key).unwrap();
+    let arguments = [&["--listen", "127.0.0.1:0"][..], &tls].concat();
+    let output = command(&dir.0.join("data"), &arguments).output().unwrap();
+    assert_refuses(&output, 1, &["--tls-cert", cert.to_str().unwrap(), key.to_str().unwrap()]);
+    fs_err::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let output = command(&dir.0.join("data"), &arguments).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("chmod 600"), "{output:?}");
+}
+
 #[test]
 fn two_servers_do_not_share_a_directory() {
     let dir = Scratch::new();
@@ -116,6 +158,9 @@ fn wrong_flags_are_told_with_their_name() {
         (&["--max-blob", "many"], "--max-blob"),
         (&["--log", "=,="], "--log"),
         (&["--nonsense"], "--nonsense"),
+        (&["--tls-cert", "cert.pem"], "--tls-key"),
+        (&["--tls-key", "key.pem"], "--tls-cert"),
+        (&["--tls-client-ca", "ca.pem"], "--tls-cert"),
     ] {
         let output = command(&dir.0, arguments).output().unwrap();
         assert_refuses(&output, 2, &[says]);
