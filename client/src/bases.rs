@@ -144,19 +144,20 @@ impl Bases {
         })
     }
 
-    /// Whether this text names a base directory on a line that says what to read.
-    pub fn is_named_in_directive(&self, text: &[u8]) -> bool {
-        let lines = || text.split(|byte| *byte == b'\n');
+    /// Whether this text names a base directory on a line that may say what to read: a directive, or any line of a text
+    /// that can import headers, which takes no `#` and may go over lines and through macros.
+    pub fn may_be_read_by_name(&self, text: &[u8], can_import: bool) -> bool {
         let named =
             |line: &[u8]| self.directories.iter().any(|base| memmem::find(line, base.as_bytes()).is_some());
-        let directive = |line: &[u8]| {
+        let may_read = |line: &[u8]| {
             let line = line.trim_ascii_start();
             let word = line.strip_prefix(b"#").unwrap_or(b"").trim_ascii_start();
-            line.contains(&b'#')
+            (can_import || line.contains(&b'#'))
                 && !word.starts_with(b"line")
                 && !word.first().is_some_and(u8::is_ascii_digit)
         };
-        !self.is_empty() && named(text) && lines().any(|line| named(line) && directive(line))
+        let mut lines = text.split(|byte| *byte == b'\n');
+        !self.is_empty() && named(text) && lines.any(|line| named(line) && may_read(line))
     }
 
     /// Whether a path, relative or not, leads to a place below a base.
@@ -258,11 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn directives_that_name_a_base_are_seen() {
+    fn lines_that_name_a_base_to_read_there_are_seen() {
         let here = Bases::parse("/a/p").unwrap().at(Path::new("/a/p/build"));
-        assert!(here.is_named_in_directive(b"int x;\n#include \"/a/p/x.h\"\n"));
-        assert!(here.is_named_in_directive(b"#  define CONFIG \"/a/p/x.h\"\n"));
-        assert!(!here.is_named_in_directive(b"#line 3 \"/a/p/x.y\"\nconst char* d = \"/a/p\";\n"));
+        assert!(here.may_be_read_by_name(b"int x;\n#include \"/a/p/x.h\"\n", false));
+        assert!(here.may_be_read_by_name(b"#  define CONFIG \"/a/p/x.h\"\n", false));
+        let text = b"#line 3 \"/a/p/x.y\"\n# 4 \"/a/p/z\"\nconst char* d =\n\"/a/p\";\n";
+        assert!(!here.may_be_read_by_name(text, false));
+        assert!(here.may_be_read_by_name(text, true), "it could be an import");
+        assert!(!here.may_be_read_by_name(b"import \"/b/p/x.h\";\n", true));
     }
 
     #[test]

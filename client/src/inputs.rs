@@ -348,7 +348,7 @@ impl Inputs {
             if !self.search.is_system(path) && probes::has_part_of(&text, &BUILT_IN) {
                 return Err(Uncacheable::new("computed-probe", detail(path)));
             }
-            if self.bases.is_named_in_directive(&text) {
+            if self.bases.may_be_read_by_name(&text, invocation.may_load_bmis()) {
                 return Err(Uncacheable::new("base-in-source", detail(path)));
             }
             texts.push((path, text));

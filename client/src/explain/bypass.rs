@@ -34,7 +34,7 @@ const TABLE: &[Advice] = &[
     row("ast-output", "it makes a syntax tree", NOTHING),
     row(
         "base-in-source",
-        "the source names a base directory in a directive",
+        "the source names a base directory where it may say what to read",
         "name it relative to the source",
     ),
     row("base-mark", "a word of the command looks like a spelled base directory", "name the file otherwise"),
