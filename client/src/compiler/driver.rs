@@ -80,7 +80,7 @@ const REFUSED_IN_CONFIG: [&str; 22] = [
     "-E",
 ];
 
-/// The driver's configuration files.
+/// The driver's configuration files; GCC's are files of specs.
 #[derive(Debug, PartialEq, Eq)]
 enum Configuration {
     /// None was read. These are the directories where one would be looked for.
@@ -157,7 +157,8 @@ impl Compiler {
             text.lines().filter_map(move |line| line.strip_prefix(key)).map(PathBuf::from)
         };
         let directories = ["System configuration file directory: ", "User configuration file directory: "];
-        let configuration = match said("Configuration file: ").next() {
+        let mut read = ["Configuration file: ", "Reading specs from "].into_iter().flat_map(said);
+        let configuration = match read.next() {
             Some(_) => Configuration::Read,
             None => Configuration::None(directories.into_iter().flat_map(said).collect()),
         };
@@ -252,7 +253,11 @@ impl Compiler {
         for triple in roots.iter().flat_map(|root| subdirectories(root)) {
             paths
                 .push(PathBuf::from("/usr/include").join(triple.file_name().unwrap_or_default()).join("c++"));
-            paths.extend(subdirectories(&triple));
+            let versions = subdirectories(&triple);
+            // GCC looks there for an assembler and for specs as well.
+            let beside = triple.join("../../..").join(triple.file_name().unwrap_or_default());
+            paths.extend([beside.join("bin"), beside.join("lib")]);
+            paths.extend(versions);
             paths.push(triple);
         }
         paths
