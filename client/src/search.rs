@@ -28,7 +28,7 @@ pub struct SearchPath {
 }
 
 /// Where a flag of the compiler proper puts its directory in the order of the search.
-const GROUPS: [(&str, u8); 11] = [
+const GROUPS: [(&str, u8); 10] = [
     ("-iquote", 0),
     ("-I", 1),
     ("-isystem", 2),
@@ -36,7 +36,6 @@ const GROUPS: [(&str, u8); 11] = [
     ("-internal-externc-isystem", 2),
     ("-c-isystem", 2),
     ("-cxx-isystem", 2),
-    ("-iwithsysroot", 2),
     ("-isystem-after", 3),
     ("-idirafter", 3),
     (EMBED, 4),
@@ -45,10 +44,27 @@ const EMBED: &str = "--embed-dir=";
 /// Where the compiler's own directories stand in that order.
 const BUILT_IN: u8 = 2;
 
+/// Flags whose directories depend on other flags.
+const NOT_FOLLOWED: [&str; 6] =
+    ["-iwithprefix", "-iwithprefixbefore", "-iwithsysroot", "-iframework", "-iframeworkwithsysroot", "-F"];
+
+/// A word that names a directory in a way that is not followed: by those flags, or below the system's root (`=/include`,
+/// GCC's `$SYSROOT/include`).
+pub fn not_followed(words: &[String]) -> Option<&str> {
+    let is_below_root = |path: &str| path.starts_with('=') || path.starts_with("$SYSROOT");
+    let directories = named_as(words).filter(|(.., directory)| is_below_root(directory));
+    let flags = words.iter().map(String::as_str).filter(|word| NOT_FOLLOWED.contains(word));
+    directories.map(|(.., directory)| directory).chain(flags).next()
+}
+
 /// The directories that these words name: each with its flag and its group.
 fn named(words: &[String], cwd: &Path) -> Vec<(&'static str, u8, PathBuf)> {
+    named_as(words).map(|(flag, group, directory)| (flag, group, normal(&cwd.join(directory)))).collect()
+}
+
+fn named_as(words: &[String]) -> impl Iterator<Item = (&'static str, u8, &str)> {
     let pairs = words.iter().zip(words.iter().skip(1).map(Some).chain([None]));
-    let named = |(word, next): (&String, Option<&String>)| {
+    pairs.filter_map(|(word, next)| {
         GROUPS.iter().find_map(|(flag, group)| {
             let directory = match word.strip_prefix(flag)? {
                 "" => next?.as_str(),
@@ -56,10 +72,9 @@ fn named(words: &[String], cwd: &Path) -> Vec<(&'static str, u8, PathBuf)> {
                 joined if *flag == EMBED || *flag == "-I" => joined,
                 _ => return None,
             };
-            Some((*flag, *group, normal(&cwd.join(directory))))
+            Some((*flag, *group, directory))
         })
-    };
-    pairs.filter_map(named).collect()
+    })
 }
 
 /// Within a group the order is that of the command line.

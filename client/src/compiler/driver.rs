@@ -17,7 +17,7 @@ use crate::local::Store;
 use crate::local::sealed::{self, Sealed};
 use crate::mask::Launchers;
 use crate::os::{FileId, Moment};
-use crate::search::SearchPath;
+use crate::search::{self, SearchPath};
 
 /// What the driver makes of a command's arguments on this host.
 #[derive(Debug, Clone)]
@@ -305,7 +305,10 @@ fn refuse(words: &[String], by_configuration: bool) -> Result<(), Bypass> {
             return Err(Bypass::new("config-file", word));
         }
     }
-    Ok(())
+    match search::not_followed(words) {
+        Some(word) => Err(Bypass::new("search-directory", word)),
+        None => Ok(()),
+    }
 }
 
 /// The words that enter the key. The directory the compiler runs in does so elsewhere, and only where outputs hold it.
@@ -453,5 +456,8 @@ mod tests {
         assert!(refuse(&words("clang -O2 -split-dwarf-output x"), false).is_ok());
         assert!(refuse(&words("clang -O2 -split-dwarf-output x"), true).is_err());
         assert!(refuse(&words("clang -fmodule-file=m=x"), true).is_err());
+        assert!(refuse(&words("clang -I =/x"), false).is_err());
+        assert!(refuse(&words("clang -I/x=/y -isystem /z"), false).is_ok());
+        assert!(refuse(&words("clang -iwithprefixbefore x"), false).is_err());
     }
 }

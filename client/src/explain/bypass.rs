@@ -116,6 +116,11 @@ const TABLE: &[Advice] = &[
     row("response-file", "a response file cannot be read", "look whether it is there"),
     row("save-temps", "intermediate files are kept (-save-temps)", LEAVE_OUT),
     row("scan", "a scan in a form that is not followed", "scan with -format=p1689, as CMake does"),
+    row(
+        "search-directory",
+        "a directory of headers is named by what other flags say (=DIR, -iprefix)",
+        "name it by its whole path",
+    ),
     row("several-actions", "it asks for several things at once", "one command for each"),
     row("several-depfiles", "-MD and -MMD", "name one of them"),
     row("several-sources", "it compiles several sources", "one command for each"),
