@@ -365,7 +365,9 @@ impl Inputs {
         if let Some((text, _)) = found.iter().find(exported).filter(|_| invocation.kind == Kind::HeaderUnit) {
             return Err(Uncacheable::new("computed-probe", detail(path_of(*text))));
         }
-        Ok(found.iter().flat_map(|(text, probe)| self.search.look_up(probe, path_of(*text))).collect())
+        let files = || texts.iter().map(|(path, _)| *path);
+        let look_up = |(text, probe): &(usize, Probe)| self.search.look_up(probe, path_of(*text), files());
+        Ok(found.iter().flat_map(look_up).collect())
     }
 
     /// The BMIs that this compile loads or may load.

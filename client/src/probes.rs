@@ -14,10 +14,21 @@ use memchr::memmem;
 pub struct Probe {
     /// The name that is looked for.
     pub name: String,
-    /// Whether it is looked for beside the file that asks, too.
-    pub quoted: bool,
+    /// Beside which file it is looked for, too.
+    pub beside: Beside,
     /// How it asks.
     pub kind: Kind,
+}
+
+/// Beside which file something is looked for before it is looked for elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Beside {
+    /// None: `<x>`.
+    None,
+    /// The one whose text asks: `#if __has_include("x")`.
+    Asking,
+    /// Whichever comes to use the macro that asks: `#define CHECK __has_include("x")`.
+    Any,
 }
 
 /// How a probe asks.
@@ -67,8 +78,8 @@ pub fn find(texts: &[Text<'_>]) -> Result<BTreeSet<(usize, Probe)>, NotLiteral> 
             for at in uses(text.bytes, &name) {
                 match read(text.bytes, at, &name) {
                     Read::Nothing => {}
-                    Read::Operand(operand, quoted) => {
-                        found.insert((number, Probe { name: operand, quoted, kind }));
+                    Read::Operand(operand, beside) => {
+                        found.insert((number, Probe { name: operand, beside, kind }));
                     }
                     Read::Wrapper(wrapper) if names.len() < MAX_WRAPPERS => {
                         if !names.iter().any(|(known, _)| *known == wrapper) {
@@ -182,8 +193,8 @@ const SHORTEST_END: usize = 6;
 enum Read {
     /// It is only asked whether there is such a thing, or it is spoken of in a comment.
     Nothing,
-    /// A literal operand, and whether it is quoted.
-    Operand(String, bool),
+    /// A literal operand, and beside what it is looked for.
+    Operand(String, Beside),
     /// The operand is a parameter of the macro of this name.
     Wrapper(String),
     /// None of these.
@@ -209,15 +220,22 @@ fn read(text: &[u8], at: usize, name: &str) -> Read {
     }
     let Some(operand) = after.trim_ascii_start().strip_prefix(b"(") else { return Read::Unknown };
     let operand = operand.trim_ascii_start();
-    let (quoted, end) = match operand.first() {
-        Some(b'"') => (true, b'"'),
-        Some(b'<') => (false, b'>'),
+    let (beside, end) = match operand.first() {
+        Some(b'"') if is_condition(before) => (Beside::Asking, b'"'),
+        Some(b'"') => (Beside::Any, b'"'),
+        Some(b'<') => (Beside::None, b'>'),
         Some(_) | None => return wrapper(before, operand).map_or(Read::Unknown, Read::Wrapper),
     };
     let name = operand.get(1..).unwrap_or_default();
     let end = name.iter().position(|c| *c == end || *c == b'\n');
     let name = end.and_then(|end| name.get(..end)).and_then(|name| std::str::from_utf8(name).ok());
-    name.map_or(Read::Unknown, |name| Read::Operand(name.to_owned(), quoted))
+    name.map_or(Read::Unknown, |name| Read::Operand(name.to_owned(), beside))
+}
+
+/// Whether this begins an `#if` or `#elif`: what stands there is asked where it stands.
+fn is_condition(before: &[u8]) -> bool {
+    let directive = before.trim_ascii_start().strip_prefix(b"#").map(<[u8]>::trim_ascii_start);
+    directive.is_some_and(|directive| directive.starts_with(b"if") || directive.starts_with(b"elif"))
 }
 
 /// Behind `//` in a line without quotes nothing is evaluated.
@@ -254,18 +272,27 @@ fn wrapper(line: &[u8], operand: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn probes(texts: &[&str]) -> Result<Vec<(usize, String, bool)>, NotLiteral> {
+    fn probes(texts: &[&str]) -> Result<Vec<(usize, String, Beside)>, NotLiteral> {
         let texts: Vec<_> =
             texts.iter().map(|text| Text { bytes: text.as_bytes(), is_system: false }).collect();
-        Ok(find(&texts)?.into_iter().map(|(text, probe)| (text, probe.name, probe.quoted)).collect())
+        Ok(find(&texts)?.into_iter().map(|(text, probe)| (text, probe.name, probe.beside)).collect())
     }
 
     #[test]
     fn operands_are_read_and_what_is_no_probe_is_passed_over() {
         let text = "#ifdef __has_include\n#if __has_include(<a/b.h>) || __has_include_next( \"c.h\" )\n#if defined(__has_include)\n// a __has_include(WORD) in prose\n__has_include__ __has_includes(x)";
         let found = probes(&[text]).unwrap();
-        assert_eq!(found, [(0, "a/b.h".to_owned(), false), (0, "c.h".to_owned(), true)]);
-        assert_eq!(probes(&["__has_embed(\"x\" limit(1))"]).unwrap(), [(0, "x".to_owned(), true)]);
+        let expected = [(0, "a/b.h".to_owned(), Beside::None), (0, "c.h".to_owned(), Beside::Asking)];
+        assert_eq!(found, expected);
+        let embedded = probes(&["#elif __has_embed(\"x\" limit(1))"]).unwrap();
+        assert_eq!(embedded, [(0, "x".to_owned(), Beside::Asking)]);
+    }
+
+    #[test]
+    fn a_macro_asks_beside_whoever_uses_it() {
+        for text in ["#define C __has_include(\"x\")", "/*\n*/ __has_include(\"x\")"] {
+            assert_eq!(probes(&[text]).unwrap(), [(0, "x".to_owned(), Beside::Any)], "{text}");
+        }
     }
 
     #[test]
@@ -276,7 +303,7 @@ mod tests {
             "#if ALSO(<v.h>, 1)\n#if HAS(\"w.h\")\n",
         ];
         let found = probes(&texts).unwrap();
-        assert_eq!(found, [(2, "v.h".to_owned(), false), (2, "w.h".to_owned(), true)]);
+        assert_eq!(found, [(2, "v.h".to_owned(), Beside::None), (2, "w.h".to_owned(), Beside::Asking)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 
 use pcmcache_shared::recipe::Learnt;
 
-use crate::probes::{self, Probe};
+use crate::probes::{self, Beside, Probe};
 
 /// The directories that headers are looked for in, in order, absolute.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,9 +124,7 @@ impl SearchPath {
     /// were looked for in the directory the compiler runs in first.
     pub fn in_the_way(&self, read: &[PathBuf], from_cwd: bool) -> BTreeSet<PathBuf> {
         let read: HashSet<PathBuf> = read.iter().map(|file| normal(&self.cwd.join(file))).collect();
-        let is_user = |file: &&PathBuf| !self.system.iter().any(|directory| file.starts_with(directory));
-        let mut beside: BTreeSet<PathBuf> =
-            read.iter().filter(is_user).filter_map(|file| file.parent().map(Path::to_owned)).collect();
+        let mut beside = self.beside(read.iter());
         if from_cwd {
             beside.insert(self.cwd.clone());
         }
@@ -151,6 +149,12 @@ impl SearchPath {
         found
     }
 
+    /// The directories of the user's files among these, which are absolute.
+    fn beside<'a>(&self, files: impl Iterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
+        let is_user = |file: &&PathBuf| !self.system.iter().any(|directory| file.starts_with(directory));
+        files.filter(is_user).filter_map(|file| file.parent().map(Path::to_owned)).collect()
+    }
+
     /// A precompiled header that GCC would take instead of one of these, which are included by the source itself.
     pub fn precompiled(&self, source: &Path, included: &[String]) -> Option<PathBuf> {
         let beside = self.cwd.join(source).parent().map(Path::to_owned).unwrap_or_default();
@@ -163,11 +167,24 @@ impl SearchPath {
         })
     }
 
-    /// What a probe came to: which of the places that it may look in have such a file. More places are taken than one
+    /// What a probe of one of the files `read` came to: which of the places that it may look in have such a file. More places are taken than one
     /// kind of probe looks in (`<x>` passes over `-iquote`, `__has_embed` over all but its own), so that the first file
     /// found need not be the one that made it true.
-    pub fn look_up(&self, probe: &Probe, file: &Path) -> Vec<Learnt> {
-        let beside = probe.quoted.then(|| self.cwd.join(file).parent().map(Path::to_owned)).flatten();
+    pub fn look_up<'a>(
+        &self,
+        probe: &Probe,
+        file: &'a Path,
+        read: impl Iterator<Item = &'a Path>,
+    ) -> Vec<Learnt> {
+        let asking = || self.cwd.join(file).parent().map(Path::to_owned);
+        let beside: BTreeSet<PathBuf> = match probe.beside {
+            Beside::None => BTreeSet::new(),
+            Beside::Asking => asking().into_iter().collect(),
+            Beside::Any => {
+                let read: Vec<PathBuf> = read.map(|file| normal(&self.cwd.join(file))).collect();
+                self.beside(read.iter()).into_iter().chain(asking()).collect()
+            }
+        };
         let place = |directory: &PathBuf| directory.join(&probe.name);
         // One in a directory of the system is found in any case, and then it does not matter what lies before it.
         let in_system = self.system.iter().map(place).find(|place| is_file(place));
@@ -319,20 +336,24 @@ mod tests {
     #[test]
     fn a_probe_teaches_where_files_are_and_are_not() {
         let dir = Scratch::new("probe", &["src/a.cpp", "quote/there.h", "system/vector"]);
-        let look_up = |name: &str, quoted, kind| {
-            let probe = Probe { name: name.to_owned(), quoted, kind };
-            dir.search().look_up(&probe, Path::new("src/a.cpp"))
+        let look_up = |name: &str, beside, kind| {
+            let probe = Probe { name: name.to_owned(), beside, kind };
+            let read = ["src/a.cpp", "lib/b.h", "system/vector"].map(Path::new);
+            dir.search().look_up(&probe, Path::new("src/a.cpp"), read.into_iter())
         };
         let absent = |place: &str, name: &str| Learnt::Absent(dir.0.join(place).join(name));
-        let no = look_up("no.h", true, probes::Kind::Include);
+        let no = look_up("no.h", Beside::Asking, probes::Kind::Include);
         assert_eq!(no, ["src", "quote", "one", "two", "system"].map(|place| absent(place, "no.h")));
+        let no = look_up("no.h", Beside::Any, probes::Kind::Include);
+        let places = ["lib", "src", "quote", "one", "two", "system"];
+        assert_eq!(no, places.map(|place| absent(place, "no.h")), "a macro may be used in any file");
         let rest = ["one", "two", "system"].map(|place| absent(place, "there.h"));
         let there = dir.0.join("quote/there.h");
-        let found = look_up("there.h", false, probes::Kind::Include);
+        let found = look_up("there.h", Beside::None, probes::Kind::Include);
         assert_eq!(found, [&[Learnt::Present(there.clone())], &rest[..]].concat());
-        let embedded = look_up("there.h", false, probes::Kind::Embed);
+        let embedded = look_up("there.h", Beside::None, probes::Kind::Embed);
         assert_eq!(embedded, [&[Learnt::File(there)], &rest[..]].concat());
-        let of_the_system = look_up("vector", true, probes::Kind::Include);
+        let of_the_system = look_up("vector", Beside::Asking, probes::Kind::Include);
         assert_eq!(of_the_system, [Learnt::Present(dir.0.join("system/vector"))]);
     }
 }
