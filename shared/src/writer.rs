@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::api::limits;
 
 /// An opaque name, `[a-z0-9-]{1,64}`: of a token, of a CI job's session, of the repository behind it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,6 +30,32 @@ impl Writer {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Reads who published a result: never more than [`limits::MAX_WRITERS`], however many are sent.
+pub(crate) fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Writer>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Writer>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {} writers", limits::MAX_WRITERS)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sent: A) -> Result<Vec<Writer>, A::Error> {
+            let mut writers = Vec::new();
+            while let Some(writer) = sent.next_element()? {
+                if writers.len() == limits::MAX_WRITERS {
+                    return Err(A::Error::invalid_length(writers.len() + 1, &self));
+                }
+                writers.push(writer);
+            }
+            Ok(writers)
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }
 
 impl FromStr for Writer {
@@ -74,5 +103,12 @@ mod tests {
             assert_eq!(bad.parse::<Writer>(), Err(BadWriter), "{bad}");
         }
         assert!(Writer::before_tokens().as_str().parse::<Writer>().is_ok());
+    }
+
+    #[test]
+    fn no_result_has_a_thousand_of_them() {
+        let read = |count: usize| few(serde_json::json!(vec!["t-0a1b"; count]));
+        assert_eq!(read(limits::MAX_WRITERS).unwrap().len(), limits::MAX_WRITERS);
+        assert!(read(limits::MAX_WRITERS + 1).is_err());
     }
 }

@@ -20,6 +20,8 @@ pub const MAX_LOOKUP: usize = 1000;
 pub const MAX_NAME: usize = 128;
 /// The longest token that a request carries, in bytes: that of a CI job holds many claims.
 pub const MAX_TOKEN: usize = 16 * 1024;
+/// The writers that a result names.
+pub const MAX_WRITERS: usize = 8;
 /// The revoked writers that one answer names.
 pub const MAX_REVOCATIONS: usize = 1000;
 

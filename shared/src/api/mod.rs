@@ -52,7 +52,8 @@ pub struct KeyedResult {
     #[serde(default)]
     pub scope: Scope,
     /// Who published it. Where one of these is revoked, the result is to be forgotten.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::writer::few")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 8))]
     pub writers: Vec<Writer>,
     /// Blobs of at most [`limits::MAX_INLINE_BLOB`] bytes, by digest: a convenience, the receiver verifies them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
