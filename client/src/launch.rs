@@ -6,6 +6,7 @@
 mod build;
 mod keep;
 pub mod look;
+mod offer;
 mod plan;
 pub mod rebuild;
 mod restore;

@@ -96,7 +96,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Acquired {
     /// Here is a result of one of the actions that were asked for. Inline blobs were verified.
-    Hit(KeyedResult),
+    Hit(Box<KeyedResult>),
     /// Include sets that were not known; each text matches its digest, inline blobs were verified.
     Sets(Vec<OfferedSet>),
     /// Compile without a lease.

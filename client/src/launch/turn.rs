@@ -60,7 +60,7 @@ impl Session {
             self.counts.waits = 1;
         }
         match answer.acquired {
-            Acquired::Hit(keyed) => self.take(task, keyed).map(|hit| Next::Do(Turn::Found(hit))),
+            Acquired::Hit(keyed) => self.take(task, *keyed).map(|hit| Next::Do(Turn::Found(hit))),
             Acquired::Sets(sets) => match self.learn_sets(task, sets)? {
                 Some(hit) => Ok(Next::Do(Turn::Found(hit))),
                 None => Ok(Next::AskAgain),
@@ -94,7 +94,7 @@ impl Session {
         let mut learnt = Vec::new();
         for sent in sets.into_iter().take(limits::MAX_SETS) {
             let Ok(set) = IncludeSet::parse(&sent.text) else { continue };
-            if task.known.iter().any(|known| known.set == set) {
+            if task.known.iter().any(|known| known.set == set) || !self.is_reasonable(task, &set) {
                 continue;
             }
             let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
@@ -118,7 +118,7 @@ impl Session {
     pub(super) fn take(&mut self, task: &Task, keyed: KeyedResult) -> Result<Hit, RemoteError> {
         let Some(store) = self.store.clone() else { return Err(RemoteError::Gone) };
         let KeyedResult { action, result, blobs, .. } = keyed;
-        result.check().map_err(|error| damaged(&error))?;
+        self.refuse_impossible(task, &result)?;
         let recipes = task.known.iter().filter_map(|known| Some((known, known.recipe.as_ref()?)));
         let known = recipes.into_iter().find(|(_, recipe)| recipe.action_key() == action);
         let (known, recipe) = known.ok_or_else(|| damaged(&"it is of another action"))?;
@@ -255,6 +255,6 @@ enum Next {
     AskAgain,
 }
 
-fn damaged(what: &dyn std::fmt::Display) -> RemoteError {
+pub(super) fn damaged(what: &dyn std::fmt::Display) -> RemoteError {
     RemoteError::Damaged { during: "result", what: what.to_string() }
 }

@@ -4,6 +4,7 @@
 //! server falls silent. A stream that breaks after it said `busy` is a server that restarts: it is asked again
 //! with the same request id, for a few seconds.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use pcmcache_shared::api::acquire::{self as wire, AcquireLine, AcquireRequest, AloneReason};
@@ -11,6 +12,7 @@ use pcmcache_shared::api::leases::Hold;
 use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
 use pcmcache_shared::{ActionKey, Claim, Digest};
 use reqwest::Method;
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::RemoteError;
@@ -24,6 +26,9 @@ const DURING: &str = "acquire";
 const SHORTEST_LIMIT: Duration = Duration::from_secs(30);
 const TIMES_EXPECTED: u32 = 5;
 
+/// The longest line that offers no include sets, in bytes: a hit with a small blob for each of its outputs.
+const LONGEST_LINE: usize = 1024 * 1024;
+
 /// A stream's last line, and whether there were `busy` ones before it.
 #[derive(Debug)]
 pub(super) struct Heard {
@@ -34,7 +39,7 @@ pub(super) struct Heard {
 /// What a stream came to.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    Hit(KeyedResult),
+    Hit(Box<KeyedResult>),
     Sets(Vec<OfferedSet>),
     Alone(AloneReason),
     Granted(Box<Grant>),
@@ -90,7 +95,9 @@ async fn ask(server: &Server, request: &AcquireRequest, wait: &mut Wait) -> Resu
                 Some(next) => by = next,
                 None => return Ok(Verdict::WaitOver),
             },
-            AcquireLine::Hit(hit) => return verified_hit(request, hit).map(Verdict::Hit),
+            AcquireLine::Hit(hit) => {
+                return verified_hit(request, hit).map(|hit| Verdict::Hit(Box::new(hit)));
+            }
             AcquireLine::Sets { sets } => return verified_sets(sets).map(Verdict::Sets),
             AcquireLine::Alone { reason } => return Ok(Verdict::Alone(reason)),
             AcquireLine::Granted { claim, fence, secret, ttl_ms, .. } => {
@@ -102,8 +109,28 @@ async fn ask(server: &Server, request: &AcquireRequest, wait: &mut Wait) -> Resu
     }
 }
 
+/// Looks at what the line is before it is read as that: what does not belong there is then passed over, and takes no
+/// memory. Read as any of them it would be kept until it is known which one it is, at sixteen times its size.
 fn parse(line: &[u8]) -> Result<AcquireLine, RemoteError> {
-    serde_json::from_slice(line).map_err(|error| RemoteError::damaged(DURING, error.to_string()))
+    let damaged = |error: serde_json::Error| RemoteError::damaged(DURING, error.to_string());
+    let Named { state } = serde_json::from_slice(line).map_err(damaged)?;
+    match state.as_ref() {
+        "sets" => serde_json::from_slice(line).map(|Offer { sets }| AcquireLine::Sets { sets }),
+        _ if line.len() > LONGEST_LINE => return Err(RemoteError::damaged(DURING, "a line is too long")),
+        _ => serde_json::from_slice(line),
+    }
+    .map_err(damaged)
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    state: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Offer {
+    sets: Vec<OfferedSet>,
 }
 
 /// A hit must be on something that was asked for: another action's result is another object file.
@@ -291,6 +318,17 @@ mod tests {
             }
         });
         assert!(is_silent(&asked(&fake, 60_000).unwrap_err()));
+    }
+
+    #[test]
+    fn what_belongs_to_no_line_is_not_kept() {
+        let junk = |state: &str| {
+            format!("{{\"state\":\"{state}\",\"sets\":[],\"junk\":[{}0]}}", "0,".repeat(600_000))
+        };
+        assert!(matches!(parse(junk("sets").as_bytes()), Ok(AcquireLine::Sets { .. })));
+        for state in ["hit", "busy", "alone", "granted", "dancing"] {
+            assert!(matches!(parse(junk(state).as_bytes()), Err(RemoteError::Damaged { .. })), "{state}");
+        }
     }
 
     #[test]

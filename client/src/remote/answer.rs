@@ -123,7 +123,9 @@ impl From<Refusal> for RemoteError {
     fn from(refusal: Refusal) -> Self {
         let Refusal { during, status, problem } = refusal;
         let code = problem.as_ref().map(|problem| problem.code);
-        let detail = problem.map(|problem| problem.detail.chars().take(MOST_WORDS).collect());
+        // They go to logs and terminals, on one line.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let detail = problem.map(|problem| problem.detail.chars().take(MOST_WORDS).map(plain).collect());
         Self::Refused { during, status, code, detail: detail.unwrap_or_default() }
     }
 }

@@ -141,8 +141,11 @@ impl Keeper {
         let mut ttl = ttl.min(LONGEST_TTL);
         let mut alive_until = Instant::now() + ttl;
         loop {
-            let steady = self.held.server.deadlines.renew_every.min(ttl / 3);
+            let deadlines = self.held.server.deadlines;
+            let steady = deadlines.renew_every.min(ttl / 3);
             let pause = if std::mem::take(&mut self.shaken) { steady.min(limits::GRACE / 2) } else { steady };
+            // A lease that lives for no time at all is not renewed without a pause.
+            let pause = pause.max(deadlines.retry_every);
             self.rest(Instant::now() + pause).await;
             let Some(renewed) = self.renew(alive_until).await else { break };
             ttl = renewed.min(LONGEST_TTL);
@@ -372,6 +375,24 @@ mod tests {
         fake.kill();
         assert!(!lease.lost());
         eventually("the loss", || lease.lost());
+    }
+
+    #[test]
+    fn a_lease_that_lives_for_no_time_is_not_renewed_in_a_loop() {
+        let fake = Fake::start(|request, peer| {
+            if request.line.starts_with(ACQUIRE) {
+                peer.chunked(200);
+                peer.line(&granted(0));
+                peer.hang();
+            } else {
+                peer.json(200, &Renewed { ttl_ms: 0 });
+            }
+        });
+        let remote = fake.remote();
+        let _lease = lease(&remote);
+        std::thread::sleep(Duration::from_millis(500));
+        let renewals = fake.seen(RENEW).len();
+        assert!((1..=30).contains(&renewals), "{renewals} renewals");
     }
 
     #[test]

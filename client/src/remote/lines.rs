@@ -9,8 +9,9 @@ use super::answer::Answer;
 #[derive(Debug)]
 pub(super) struct Lines {
     answer: Answer,
-    /// What was read and not yet handed out, and how much of it was searched for a line's end.
+    /// What was read, how much of it was handed out, and how much was searched for a line's end.
     pending: Vec<u8>,
+    given: usize,
     searched: usize,
     /// Bytes read so far.
     read: usize,
@@ -18,7 +19,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(answer: Answer) -> Self {
-        Self { answer, pending: Vec::new(), searched: 0, read: 0 }
+        Self { answer, pending: Vec::new(), given: 0, searched: 0, read: 0 }
     }
 
     /// What is left of the answer after the last line that mattered.
@@ -37,7 +38,8 @@ impl Lines {
                 }
                 return Ok(Some(line));
             }
-            let piece = if self.pending.is_empty() {
+            let is_between = self.given == self.pending.len();
+            let piece = if is_between {
                 self.answer.piece(begins_by).await?
             } else {
                 let answer_time = self.answer.deadlines().answer;
@@ -46,7 +48,7 @@ impl Lines {
             };
             match piece {
                 Some(piece) => self.add(&piece)?,
-                None if self.pending.is_empty() => return Ok(None),
+                None if is_between => return Ok(None),
                 None => return Err(RemoteError::broken(self.answer.during(), "the stream ended in a line")),
             }
         }
@@ -57,6 +59,10 @@ impl Lines {
         if self.read > self.answer.deadlines().most {
             return Err(RemoteError::damaged(self.answer.during(), "the stream is too long"));
         }
+        // Once a piece, and not once a line: a piece may be a hundred thousand empty lines.
+        self.pending.drain(..self.given);
+        self.searched -= self.given;
+        self.given = 0;
         self.pending.extend_from_slice(piece);
         Ok(())
     }
@@ -67,8 +73,9 @@ impl Lines {
             self.searched = self.pending.len();
             return None;
         };
-        let rest = self.pending.split_off(self.searched + end + 1);
-        self.searched = 0;
-        Some(std::mem::replace(&mut self.pending, rest))
+        let end = self.searched + end + 1;
+        let line = self.pending.get(self.given..end).map(<[u8]>::to_vec);
+        (self.given, self.searched) = (end, end);
+        line
     }
 }

@@ -12,6 +12,9 @@ use reqwest::{Method, RequestBuilder, Url};
 use super::answer::Answer;
 use super::{RemoteError, Settings};
 
+/// The longest that one blob may take, whatever its size.
+const LONGEST_TRANSFER: Duration = Duration::from_secs(300);
+
 /// How long anything may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadlines {
@@ -50,9 +53,10 @@ impl Deadlines {
         }
     }
 
-    /// How long moving this many bytes may take.
+    /// How long moving this many bytes may take. The size may be a lie: nobody waits for hours.
     pub(super) fn transfer(&self, size: u64) -> Duration {
-        self.answer + Duration::from_secs(size / self.bytes_per_second.max(1))
+        let moving = Duration::from_secs(size / self.bytes_per_second.max(1));
+        self.answer + moving.min(LONGEST_TRANSFER)
     }
 }
 
