@@ -1,13 +1,18 @@
 //! Flags and environment.
 
+mod binding;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 use tracing_subscriber::EnvFilter;
 
 use crate::{connection, tls};
+
+pub use binding::{OpenToAll, check_binding};
 
 /// Where it listens when nothing else was said.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7733";
@@ -37,16 +42,25 @@ Then, on the same host:
 Exit status: 0 stopped by a signal, 1 cannot run (the message says why), 2 wrong flags."
 )]
 pub struct Config {
-    /// Where to listen. Only loopback addresses are taken: there are no tokens yet, so who reaches the port may
-    /// read everything and publish anything.
+    /// Where to listen. Without tokens only loopback addresses are taken: who reaches the port may read everything
+    /// and publish anything.
     #[arg(
         long,
         env = "PCMCACHE_SERVER_LISTEN",
         value_name = "ADDR:PORT",
         default_value = DEFAULT_LISTEN,
-        value_parser = loopback,
+        value_parser = address,
     )]
     pub listen: SocketAddr,
+
+    /// Listen beyond loopback although there are no tokens. Whoever reaches the port can then read every source that
+    /// was compiled, and publish object files that others link.
+    #[arg(long, env = "PCMCACHE_SERVER_INSECURE_NO_TOKENS")]
+    pub insecure_no_tokens: bool,
+
+    /// A proxy that speaks TLS stands before this port, and nobody reaches it but by that proxy.
+    #[arg(long, env = "PCMCACHE_SERVER_BEHIND_PROXY")]
+    pub behind_proxy: bool,
 
     /// Where everything is kept; made if it is not there, and used by one server at a time
     /// [default: $XDG_DATA_HOME/pcmcache-server, else ~/.local/share/pcmcache-server].
@@ -111,6 +125,35 @@ impl Config {
             .ok_or(NoDataDir)
     }
 
+    /// The command line and the environment, or the end of the program with what is wrong with them.
+    pub fn from_command_line() -> Self {
+        Self::parse().checked().unwrap_or_else(|error| error.exit())
+    }
+
+    /// The same flags, if they can stand together.
+    ///
+    /// # Errors
+    /// What a wrong flag gives.
+    pub fn checked(self) -> Result<Self, clap::Error> {
+        match check_binding(self.listen, self.has_tokens(), self.insecure_no_tokens) {
+            Ok(()) => Ok(self),
+            Err(open) => {
+                let text = format!("--listen {open}");
+                Err(Self::command().error(ErrorKind::ValueValidation, text))
+            }
+        }
+    }
+
+    /// What the log should begin with.
+    pub fn warning(&self) -> Option<&'static str> {
+        binding::warning(self.listen, self.has_tokens(), self.behind_proxy || self.tls_cert.is_some())
+    }
+
+    /// Whether anyone must show a token: there are none yet.
+    const fn has_tokens(&self) -> bool {
+        false
+    }
+
     /// The files of TLS, if it is to be spoken.
     pub fn tls_files(&self) -> Option<tls::Files> {
         let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
@@ -123,17 +166,9 @@ impl Config {
     }
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
+fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    let listen: SocketAddr =
-        text.parse().map_err(|_| format!("expected ADDR:PORT, as in {DEFAULT_LISTEN} or [::1]:7733"))?;
-    if listen.ip().to_canonical().is_loopback() {
-        Ok(listen)
-    } else {
-        Err("without tokens the server listens on loopback only (127.0.0.1 or [::1]): whoever reaches the port \
-             may publish"
-            .to_owned())
-    }
+    text.parse().map_err(|_| format!("expected ADDR:PORT, as in {DEFAULT_LISTEN} or [::1]:7733"))
 }
 
 fn filter(text: &str) -> Result<String, String> {
@@ -188,16 +223,19 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_is_taken() {
-        for good in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:7733", "[::ffff:127.0.0.1]:1", "localhost:7733"] {
-            assert!(loopback(good).is_ok(), "{good}");
+    fn only_loopback_is_taken_unless_it_is_said_otherwise() {
+        for good in ["127.0.0.1:0", "[::1]:7733", "localhost:7733"] {
+            let config = Config::try_parse_from(["pcmcache-server", "--listen", good]).unwrap();
+            assert!(config.checked().unwrap().warning().is_none(), "{good}");
         }
-        for bad in ["0.0.0.0:7733", "[::]:7733", "192.168.1.1:80", "127.0.0.1", "7733", "host:80", ""] {
-            assert!(loopback(bad).is_err(), "{bad}");
+        for bad in ["127.0.0.1", "7733", "host:80", ""] {
+            assert!(address(bad).is_err(), "{bad}");
         }
-        let error = Config::try_parse_from(["pcmcache-server", "--listen", "0.0.0.0:1"]).unwrap_err();
-        assert!(error.to_string().contains("--listen"), "{error}");
+        let open = ["pcmcache-server", "--listen", "0.0.0.0:1", "--insecure-no-tokens"];
+        let error = Config::try_parse_from(&open[..3]).unwrap().checked().unwrap_err();
+        assert!(error.to_string().contains("--listen 0.0.0.0:1 can be reached"), "{error}");
         assert_eq!(error.exit_code(), 2);
+        assert!(Config::try_parse_from(open).unwrap().checked().unwrap().warning().is_some());
     }
 
     #[test]

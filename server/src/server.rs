@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,7 +31,7 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// The whole program: flags and environment to exit status.
 pub fn main() -> ExitCode {
-    match run(&Config::parse()) {
+    match run(&Config::from_command_line()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "pcmcache-server: {error:#}");
@@ -46,6 +45,9 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .with_env_filter(EnvFilter::try_new(&config.log)?)
         .with_writer(io::stderr)
         .init();
+    if let Some(warning) = config.warning() {
+        tracing::warn!("{warning}");
+    }
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(run_until_signalled(config));
@@ -62,8 +64,9 @@ async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let server = Server::open(config).await?;
     let tls = server.tls.clone();
-    announce(if tls.is_some() { "https" } else { "http" }, address);
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let _hangups = tls.map(look_on_hangup).transpose()?;
+    announce(scheme, address);
     server.run(listener, stopped_by(terminate, interrupt)).await;
     Ok(())
 }
