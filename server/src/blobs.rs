@@ -6,6 +6,8 @@
 //!   was damaged meanwhile is replaced.
 //! - **A blob exists in a scope only if all its bytes were put in that scope.** One that another scope holds is
 //!   absent here; that the bytes are stored once is nobody's business.
+//! - **A store keeps its bounds** ([`Bounds`](crate::space::Bounds)): room is taken for all of a stage before its first
+//!   byte, and given back with the stage.
 //! - A store does not vouch for bytes at rest: a disk lies. Who reads verifies, and [`Blobs::condemn`]s what
 //!   is damaged. For that the store gives each stored copy a [`Version`].
 
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use pcmcache_shared::{Digest, Scope};
 
 use crate::fault::Fault;
+use crate::space::{Shortage, Usage};
 
 /// Tells one stored copy of a blob from another: it changes whenever the stored bytes may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,11 +51,29 @@ pub enum Put {
     Existed,
 }
 
+/// What asking for a stage gave.
+#[derive(Debug)]
+pub enum Staging {
+    /// A place for bytes that nobody reads yet.
+    Open(Box<dyn Stage>),
+    /// There is no room for them.
+    Short(Shortage),
+}
+
+/// What a removal took away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Freed {
+    /// How many files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// A set of blobs by digest. See the module for what every store promises.
 #[async_trait]
 pub trait Blobs: Send + Sync + fmt::Debug {
-    /// A place for bytes that nobody reads yet.
-    async fn stage(&self) -> Result<Box<dyn Stage>, Fault>;
+    /// A place for at most `length` bytes, which are to become visible in `scope`.
+    async fn stage(&self, scope: &Scope, length: u64) -> Result<Staging, Fault>;
 
     /// What is known of the blob without reading it; `None` if the scope does not have it.
     async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault>;
@@ -69,13 +90,28 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     async fn list(&self, shard: u8) -> Result<Vec<Digest>, Fault>;
 
     /// Removes the blobs in every scope. One that is not there is none that fails.
-    async fn remove(&self, digests: &[Digest]) -> Result<(), Fault>;
+    async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault>;
+
+    /// What the store has taken. A store without bounds says nothing.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    /// The largest blob that may ever fit into the scope, in bytes.
+    fn largest(&self, _scope: &Scope) -> u64 {
+        u64::MAX
+    }
+
+    /// Removes what was moved aside, all of it.
+    async fn discard_damaged(&self) -> Result<Freed, Fault> {
+        Ok(Freed::default())
+    }
 }
 
 /// Bytes on their way to become a blob. Dropped at any point, nothing of them is left.
 #[async_trait]
 pub trait Stage: Send + fmt::Debug {
-    /// Appends. After an error, or if the future was dropped, the stage is good for nothing but dropping.
+    /// Appends, no more than the stage was asked for. After an error, or if the future was dropped, the stage is good for nothing but dropping.
     async fn write(&mut self, bytes: Bytes) -> Result<(), Fault>;
 
     /// Ends the writing: the bytes are durable, but still without a name.

@@ -38,6 +38,7 @@ use crate::blobs::Blobs;
 use crate::clock::{Clock, Entropy};
 use crate::leases::Leases;
 use crate::results::Results;
+use crate::space::Usage;
 
 /// How much a server takes on.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +102,11 @@ impl Cache {
     /// What happened since the start.
     pub fn counters(&self) -> Snapshot {
         self.counters.snapshot()
+    }
+
+    /// What the store has taken, and its bounds.
+    pub fn usage(&self) -> Usage {
+        self.rooms.blobs.usage()
     }
 
     /// How many acquires wait now.

@@ -8,8 +8,10 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
+use pcmcache_shared::Scope;
 use tracing_subscriber::EnvFilter;
 
+use crate::space::Bounds;
 use crate::{connection, tls};
 
 pub use binding::{OpenToAll, check_binding};
@@ -31,7 +33,7 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7733";
 Examples:
   pcmcache-server                                     on 127.0.0.1:7733, data under ~/.local/share
   pcmcache-server --listen 127.0.0.1:0                on a free port; stdout says which
-  pcmcache-server --data-dir /var/lib/pcmcache --max-blob 512M
+  pcmcache-server --data-dir /var/lib/pcmcache --max-size 200G --max-blob 512M
   pcmcache-server --tls-cert cert.pem --tls-key key.pem      HTTPS
 
 Then, on the same host:
@@ -71,6 +73,19 @@ pub struct Config {
     /// everyone for themselves.
     #[arg(long, env = "PCMCACHE_SERVER_MAX_BLOB", value_name = "SIZE", default_value = "4G")]
     pub max_blob: ByteSize,
+
+    /// How much all blobs may take, those on their way included; the least recently used results go when more is needed
+    /// [default: what the disk has, less --keep-free].
+    #[arg(long, env = "PCMCACHE_SERVER_MAX_SIZE", value_name = "SIZE")]
+    pub max_size: Option<ByteSize>,
+
+    /// How much may be visible in a scope; may be given more than once (in the environment: separated by commas).
+    #[arg(long, env = "PCMCACHE_SERVER_QUOTA", value_name = "SCOPE=SIZE", value_delimiter = ',')]
+    pub quota: Vec<Quota>,
+
+    /// How much stays free on the disk, for the index and for whatever else lives there.
+    #[arg(long, env = "PCMCACHE_SERVER_KEEP_FREE", value_name = "SIZE", default_value = "1G")]
+    pub keep_free: ByteSize,
 
     /// How many connections may be open at once; one more is closed at once.
     #[arg(long, env = "PCMCACHE_SERVER_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024)]
@@ -160,6 +175,15 @@ impl Config {
         Some(tls::Files { cert, key, client_ca: self.tls_client_ca.clone() })
     }
 
+    /// How much the store may take.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            max_size: self.max_size.map(|size| size.0),
+            quotas: self.quota.iter().map(|quota| (quota.scope.clone(), quota.size.0)).collect(),
+            keep_free: self.keep_free.0,
+        }
+    }
+
     /// What connections may cost.
     pub fn connection_limits(&self) -> connection::Limits {
         connection::Limits { connections: self.max_connections, ..self.limits.clone() }
@@ -200,6 +224,27 @@ impl FromStr for ByteSize {
         };
         let number: u64 = digits.parse().map_err(|_| BadSize)?;
         number.checked_mul(unit).map(Self).ok_or(BadSize)
+    }
+}
+
+/// What may be visible in a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// In which.
+    pub scope: Scope,
+    /// How much.
+    pub size: ByteSize,
+}
+
+impl FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (scope, size) =
+            text.split_once('=').ok_or("expected SCOPE=SIZE, as in pull-requests=20G".to_owned())?;
+        let scope = scope.parse().map_err(|error| format!("'{scope}': {error}"))?;
+        let size = size.parse().map_err(|error| format!("'{size}': {error}"))?;
+        Ok(Self { scope, size })
     }
 }
 
@@ -247,6 +292,17 @@ mod tests {
         }
         for bad in ["", "M", "-1", "1.5G", "1 G", "1X", "99999999999999999999", "99999999T"] {
             assert_eq!(bad.parse::<ByteSize>(), Err(BadSize), "{bad}");
+        }
+    }
+
+    #[test]
+    fn quotas() {
+        let quota = |scope: &str, size| Quota { scope: scope.parse().unwrap(), size: ByteSize(size) };
+        let config = Config::parse_from(["pcmcache-server", "--quota", "a=1K,b=2K", "--quota", "c=3K"]);
+        assert_eq!(config.quota, [quota("a", 1 << 10), quota("b", 2 << 10), quota("c", 3 << 10)]);
+        assert_eq!(config.bounds().largest(&"b".parse().unwrap()), 2 << 10);
+        for bad in ["main", "main=", "=1G", "Main=1G", "main=much"] {
+            assert!(bad.parse::<Quota>().is_err(), "{bad}");
         }
     }
 }

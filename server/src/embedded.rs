@@ -13,9 +13,12 @@
 //! next start sweeps, and files that no row speaks of, which nobody can see and the sweep removes.
 
 mod blobs;
+mod counting;
 mod files;
 mod index;
 mod leases;
+mod ledger;
+mod readers;
 mod results;
 mod tables;
 mod writer;
@@ -27,11 +30,14 @@ use std::sync::Arc;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use rustix::fs::{FlockOperation, flock};
 
+use self::counting::Counting;
 use self::files::Files;
 use self::index::Index;
+use self::ledger::Ledger;
 use self::writer::Writer;
 use crate::clock::Clock;
 use crate::memory::MemoryLeases;
+use crate::space::{Bounds, Disk, DiskOf};
 
 /// The version of the layout and of the tables. A server refuses any other.
 pub const FORMAT: u64 = 1;
@@ -40,11 +46,14 @@ pub const FORMAT: u64 = 1;
 /// [`Leases`](crate::leases::Leases) over one data directory.
 #[derive(Debug)]
 pub struct Embedded {
-    // The order is that of dropping: the writer ends its batch, then the index closes, then the lock opens.
+    // The order is that of dropping: the count ends, the writer ends its batch, the index closes, the lock opens.
+    _counting: Counting,
     writer: Arc<Writer>,
     index: Arc<Index>,
     files: Arc<Files>,
+    ledger: Arc<Ledger>,
     leases: MemoryLeases,
+    clock: Arc<dyn Clock>,
     _lock: fs_err::File,
 }
 
@@ -76,17 +85,31 @@ pub enum OpenError {
 }
 
 impl Embedded {
-    /// Opens the data directory, creating it where it is missing. Blocks; call it before serving. Stages that a
-    /// killed server left are swept.
+    /// Opens the data directory, creating it where it is missing, bound by its disk alone. Blocks; call it before serving.
+    /// Stages that a killed server left are swept.
     pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
+        Self::open_within(directory, clock, Bounds::default(), Arc::new(DiskOf(directory.to_owned())))
+    }
+
+    /// The same, within these bounds.
+    pub fn open_within(
+        directory: &Path,
+        clock: Arc<dyn Clock>,
+        bounds: Bounds,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Self>, OpenError> {
         files::make_directory(directory)?;
         let lock = lock(directory)?;
-        let files = Arc::new(Files::open(directory)?);
+        let ledger = Arc::new(Ledger::new(bounds, disk));
+        let files = Arc::new(Files::open(directory, Arc::clone(&ledger))?);
         let index = Arc::new(Index::open(directory.join("index.redb"))?);
-        let writer = Arc::new(Writer::start(Arc::clone(&index))?);
-        let leases = MemoryLeases::new(clock);
+        let scopes = index.view(|transaction| blobs::count_scopes(&transaction.open_table(tables::VISIBLE)?));
+        ledger.count_scopes(scopes.map_err(|source| OpenError::Index { path: index.path(), source })?);
+        let writer = Arc::new(Writer::start(Arc::clone(&index), Arc::clone(&ledger))?);
+        let leases = MemoryLeases::new(Arc::clone(&clock));
         leases::restore(&index, &leases)?;
-        Ok(Arc::new(Self { writer, index, files, leases, _lock: lock }))
+        let counting = Counting::start(Arc::clone(&files))?;
+        Ok(Arc::new(Self { _counting: counting, writer, index, files, ledger, leases, clock, _lock: lock }))
     }
 }
 

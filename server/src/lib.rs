@@ -16,6 +16,7 @@ pub mod memory;
 pub mod metrics;
 pub mod results;
 pub mod server;
+pub mod space;
 pub mod sweep;
 pub mod tls;
 

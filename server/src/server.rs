@@ -23,6 +23,7 @@ use crate::connection::{self, Stop};
 use crate::embedded::Embedded;
 use crate::http::{self, App};
 use crate::metrics::Connections;
+use crate::space::DiskOf;
 use crate::sweep;
 use crate::tls::Tls;
 
@@ -130,8 +131,9 @@ impl Server {
         let tls = config.tls_files().map(|files| Tls::open(files, Arc::clone(&clock))).transpose();
         let tls = tls.context("cannot speak TLS (--tls-cert, --tls-key, --tls-client-ca)")?;
         let opening = {
-            let clock = Arc::clone(&clock);
-            tokio::task::spawn_blocking(move || Embedded::open(&directory, clock))
+            let (clock, bounds) = (Arc::clone(&clock), config.bounds());
+            let disk = Arc::new(DiskOf(directory.clone()));
+            tokio::task::spawn_blocking(move || Embedded::open_within(&directory, clock, bounds, disk))
         };
         let embedded = opening.await?.context("cannot use the data directory (--data-dir)")?;
         let rooms = Rooms {

@@ -155,6 +155,11 @@ impl<W> Hashing<W> {
         self.size
     }
 
+    /// What is written to.
+    pub fn inner(&self) -> &W {
+        &self.inner
+    }
+
     /// What was written to, the digest of what was written, and its size in bytes.
     pub fn finish(self) -> (W, Digest, u64) {
         (self.inner, Digest(self.hash.finalize().into()), self.size)

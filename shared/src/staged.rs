@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::Digest;
 use crate::digest::Hashing;
@@ -54,6 +56,16 @@ impl StagedFile {
     /// Bytes written so far.
     pub fn size(&self) -> u64 {
         self.file.size()
+    }
+
+    /// Takes the disk's space for `length` bytes now, and says whether it did: not every file system can. An error says that
+    /// the space is not there.
+    pub fn allocate(&self, length: u64) -> io::Result<bool> {
+        match fallocate(self.file.inner(), FallocateFlags::KEEP_SIZE, 0, length) {
+            Ok(()) => Ok(true),
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(error.into()),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Ends the writing: what can now be compared with what was promised, then committed.

@@ -78,6 +78,8 @@ counters! {
     uploaded_bytes,
     /// Uploads whose bytes did not have the digest they were sent under.
     digest_mismatches,
+    /// Uploads and publishes refused because there was no room.
+    store_full,
     /// Bytes of blobs served.
     served_bytes,
     /// Blobs that were found damaged and moved aside.

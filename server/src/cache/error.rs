@@ -5,6 +5,7 @@ use std::io;
 use pcmcache_shared::{ActionResult, Digest};
 
 use crate::fault::Fault;
+use crate::space::Shortage;
 
 /// Why a request was not done. HTTP maps each to one problem code.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,14 @@ pub enum CacheError {
     StoreFull {
         /// What was to be done.
         operation: &'static str,
+    },
+    /// A bound of the store is reached, and what is there is still needed: share nothing until there is room.
+    #[error("no room for {length} bytes: {}", shortage.bound)]
+    NoRoom {
+        /// How many bytes were to be stored.
+        length: u64,
+        /// What is in the way.
+        shortage: Shortage,
     },
     /// Not now: ask again later.
     #[error("cannot {operation} now")]

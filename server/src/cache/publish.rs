@@ -216,7 +216,7 @@ impl Cache {
         let (digest, length) = (Digest::of(text), text.len() as u64);
         // Read, not looked at: a damaged copy is replaced here, while the bytes are at hand.
         if self.bytes(scope, digest, length).await?.is_none() {
-            let mut stage = self.rooms.blobs.stage().await?;
+            let mut stage = self.stage(scope, length).await?;
             stage.write(text.to_owned().into()).await?;
             stage.seal().await?.commit(scope).await?;
         }

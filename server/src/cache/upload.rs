@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pcmcache_shared::{Digest, Scope, failpoint};
 
 use super::{Cache, CacheError};
-use crate::blobs::{Put, Stage};
+use crate::blobs::{Put, Stage, Staging};
 
 /// An upload on its way. Dropped before its finish, nothing of it is left.
 #[derive(Debug)]
@@ -37,12 +37,25 @@ impl Cache {
         digest: Digest,
         length: u64,
     ) -> Result<Upload, CacheError> {
-        let limit = self.limits.max_blob;
+        let limit = self.limits.max_blob.min(self.rooms.blobs.largest(scope));
         if length > limit {
             return Err(CacheError::TooLarge { length, limit });
         }
-        let stage = self.rooms.blobs.stage().await?;
+        let stage = self.stage(scope, length).await?;
         Ok(Upload { cache: Arc::clone(self), scope: scope.clone(), digest, length, received: 0, stage })
+    }
+}
+
+impl Cache {
+    /// A place for `length` bytes, for which there is room.
+    pub(super) async fn stage(&self, scope: &Scope, length: u64) -> Result<Box<dyn Stage>, CacheError> {
+        match self.rooms.blobs.stage(scope, length).await? {
+            Staging::Open(stage) => Ok(stage),
+            Staging::Short(shortage) => {
+                self.counters.store_full.one();
+                Err(CacheError::NoRoom { length, shortage })
+            }
+        }
     }
 }
 

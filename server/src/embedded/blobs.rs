@@ -1,32 +1,62 @@
 //! Blobs as files, with a row for each scope that has all their bytes.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fs_err::os::unix::fs::FileExt;
 use pcmcache_shared::digest::CHUNK;
-use pcmcache_shared::staged::{Durability, StagedFile, Whole};
+use pcmcache_shared::staged::{Durability, Whole};
 use pcmcache_shared::{Digest, Scope, failpoint};
-use redb::WriteTransaction;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::Embedded;
-use super::files::{Files, none_if_missing, version};
-use super::index::{Index, blocking, fault};
-use super::tables::{VISIBLE, all_scopes};
+use super::files::{Files, Staged, version};
+use super::index::{Index, blocking, corrupted, fault};
+use super::ledger::{Content, Ledger, Reservation};
+use super::readers::Reading;
+use super::tables::{Name, VISIBLE, all_scopes};
 use super::writer::Writer;
-use crate::blobs::{Blobs, Opened, Put, Sealed, Stage, Stat, Version};
-use crate::fault::Fault;
+use crate::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging, Stat, Version};
+use crate::fault::{Fault, is_full};
+use crate::space::{Bound, Shortage, Usage};
+
+/// How long an upload waits for the count that a start begins with.
+const COUNT_PATIENCE: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl Blobs for Embedded {
-    async fn stage(&self) -> Result<Box<dyn Stage>, Fault> {
+    async fn stage(&self, scope: &Scope, length: u64) -> Result<Staging, Fault> {
         const OPERATION: &str = "stage a blob";
-        let files = Arc::clone(&self.files);
-        let file = blocking(OPERATION, move || files.stage().map_err(|e| Fault::io(OPERATION, e))).await?;
-        let store = Store { files: Arc::clone(&self.files), writer: Arc::clone(&self.writer) };
-        Ok(Box::new(FileStage { store, file: Some(file), waiting: Vec::new(), waiting_bytes: 0 }))
+        self.wait_for_count(OPERATION).await?;
+        let (files, ledger, scope) = (Arc::clone(&self.files), Arc::clone(&self.ledger), scope.clone());
+        let staged = blocking(OPERATION, move || {
+            let room = match ledger.reserve(&scope, length) {
+                Ok(room) => room,
+                Err(shortage) => return Ok(Err(shortage)),
+            };
+            match files.stage(room) {
+                Ok(staged) => Ok(Ok(staged)),
+                Err(error) if is_full(&error) => Ok(Err(Shortage { bound: Bound::Disk, missing: length })),
+                Err(error) => Err(Fault::io(OPERATION, error)),
+            }
+        });
+        match staged.await? {
+            Ok(staged) => {
+                let store = Store {
+                    files: Arc::clone(&self.files),
+                    ledger: Arc::clone(&self.ledger),
+                    writer: Arc::clone(&self.writer),
+                };
+                let stage =
+                    FileStage { store, length, staged: Some(staged), waiting: Vec::new(), waiting_bytes: 0 };
+                Ok(Staging::Open(Box::new(stage)))
+            }
+            Err(shortage) => Ok(Staging::Short(shortage)),
+        }
     }
 
     async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault> {
@@ -45,12 +75,11 @@ impl Blobs for Embedded {
         let (index, files, scope) = (Arc::clone(&self.index), Arc::clone(&self.files), scope.clone());
         blocking(OPERATION, move || {
             let Some(promised) = promised(&index, &scope, digest, OPERATION)? else { return Ok(None) };
-            let wrap = |error| Fault::io(OPERATION, error);
-            let opened = none_if_missing(fs_err::File::open(files.place_of(digest))).map_err(wrap)?;
-            let Some(file) = opened else { return Ok(None) };
-            let metadata = file.metadata().map_err(wrap)?;
-            let stat = Stat { size: metadata.len(), promised, version: version(&metadata) };
-            Ok(Some(Box::new(OpenFile { file: Arc::new(file), stat }) as Box<dyn Opened>))
+            let opened = files.read(digest).map_err(|error| Fault::io(OPERATION, error))?;
+            let Some(reading) = opened else { return Ok(None) };
+            let (size, version) = (reading.metadata.len(), version(&reading.metadata));
+            let stat = Stat { size, promised, version };
+            Ok(Some(Box::new(OpenFile { reading: Arc::new(reading), stat }) as Box<dyn Opened>))
         })
         .await
     }
@@ -68,12 +97,58 @@ impl Blobs for Embedded {
     }
 
     /// Rows first: a kill in between leaves files that nobody can see, and never a row without its bytes.
-    async fn remove(&self, digests: &[Digest]) -> Result<(), Fault> {
+    async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault> {
         const OPERATION: &str = "remove blobs";
-        let (rows, files, digests) = (digests.to_vec(), Arc::clone(&self.files), digests.to_vec());
-        self.writer.write(OPERATION, move |transaction| hide(transaction, &rows)).await?;
-        blocking(OPERATION, move || files.remove(&digests).map_err(|e| Fault::io(OPERATION, e))).await
+        let (rows, ledger) = (digests.to_vec(), Arc::clone(&self.ledger));
+        self.writer.write(OPERATION, move |transaction| hide(transaction, &rows, &ledger)).await?;
+        let (files, digests) = (Arc::clone(&self.files), digests.to_vec());
+        let removed = move || files.remove(&digests).map_err(|e| Fault::io(OPERATION, e));
+        let Content { files, bytes } = blocking(OPERATION, removed).await?;
+        Ok(Freed { files, bytes })
     }
+
+    fn usage(&self) -> Usage {
+        self.ledger.usage(self.files.unlinked_open_bytes())
+    }
+
+    fn largest(&self, scope: &Scope) -> u64 {
+        self.ledger.bounds().largest(scope)
+    }
+
+    async fn discard_damaged(&self) -> Result<Freed, Fault> {
+        const OPERATION: &str = "remove damaged blobs";
+        let files = Arc::clone(&self.files);
+        let removed = move || files.discard_damaged().map_err(|e| Fault::io(OPERATION, e));
+        let Content { files, bytes } = blocking(OPERATION, removed).await?;
+        Ok(Freed { files, bytes })
+    }
+}
+
+impl Embedded {
+    /// Until all that is there is counted nobody knows whether more fits.
+    async fn wait_for_count(&self, operation: &'static str) -> Result<(), Fault> {
+        let mut counted = self.ledger.counted();
+        tokio::select! {
+            is_counted = counted.wait_for(|counted| *counted) => match is_counted {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Fault::Unavailable { operation }),
+            },
+            () = self.clock.sleep(COUNT_PATIENCE) => Err(Fault::Unavailable { operation }),
+        }
+    }
+}
+
+/// What is visible in each scope, in bytes.
+pub(super) fn count_scopes(
+    visible: &impl ReadableTable<(Name, &'static str), u64>,
+) -> Result<HashMap<Scope, u64>, redb::Error> {
+    let mut counted = HashMap::new();
+    for row in visible.iter()? {
+        let (key, size) = row?;
+        let scope = key.value().1.parse().map_err(|_| corrupted("a blob of no scope"))?;
+        *counted.entry(scope).or_default() += size.value();
+    }
+    Ok(counted)
 }
 
 /// How many bytes the scope was promised, if it has the blob.
@@ -90,10 +165,15 @@ fn promised(
     row.map_err(|error| fault(operation, &error))
 }
 
-fn hide(transaction: &WriteTransaction, digests: &[Digest]) -> Result<(), redb::Error> {
+fn hide(transaction: &WriteTransaction, digests: &[Digest], ledger: &Ledger) -> Result<(), redb::Error> {
     let mut visible = transaction.open_table(VISIBLE)?;
     for digest in digests {
-        visible.retain_in(all_scopes(digest), |_, _| false)?;
+        for row in visible.extract_from_if(all_scopes(digest), |_, _| true)? {
+            let (key, size) = row?;
+            if let Ok(scope) = key.value().1.parse() {
+                ledger.hidden(&scope, size.value());
+            }
+        }
     }
     Ok(())
 }
@@ -102,14 +182,16 @@ fn hide(transaction: &WriteTransaction, digests: &[Digest]) -> Result<(), redb::
 #[derive(Debug)]
 struct Store {
     files: Arc<Files>,
+    ledger: Arc<Ledger>,
     writer: Arc<Writer>,
 }
 
 #[derive(Debug)]
 struct FileStage {
     store: Store,
+    length: u64,
     /// `None` while a thread writes to it, and after it failed.
-    file: Option<StagedFile>,
+    staged: Option<Staged>,
     waiting: Vec<Bytes>,
     waiting_bytes: usize,
 }
@@ -118,16 +200,20 @@ impl FileStage {
     /// Writes and hashes what is waiting, on a thread that may block.
     async fn flush(&mut self) -> Result<(), Fault> {
         const OPERATION: &str = "write a blob";
-        let mut file = self.file.take().ok_or(Fault::Unavailable { operation: OPERATION })?;
+        let mut staged = self.staged.take().ok_or(Fault::Unavailable { operation: OPERATION })?;
         let waiting = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
+        let count = std::mem::take(&mut self.waiting_bytes) as u64;
+        if staged.file.size() + count > self.length {
+            return Err(Fault::Broken { operation: OPERATION, source: "it is longer than was said".into() });
+        }
         let written = blocking(OPERATION, move || {
             for bytes in &waiting {
-                file.write_all(bytes).map_err(|error| Fault::io(OPERATION, error))?;
+                staged.file.write_all(bytes).map_err(|error| Fault::io(OPERATION, error))?;
             }
-            Ok(file)
+            staged.room.allocated(count);
+            Ok(staged)
         });
-        self.file = Some(written.await?);
+        self.staged = Some(written.await?);
         Ok(())
     }
 }
@@ -144,18 +230,23 @@ impl Stage for FileStage {
     async fn seal(mut self: Box<Self>) -> Result<Box<dyn Sealed>, Fault> {
         const OPERATION: &str = "make a blob durable";
         self.flush().await?;
-        let file = self.file.take().ok_or(Fault::Unavailable { operation: OPERATION })?;
-        let whole = blocking(OPERATION, move || {
-            file.finish(Durability::Fsync).map_err(|error| Fault::io(OPERATION, error))
+        let staged = self.staged.take().ok_or(Fault::Unavailable { operation: OPERATION })?;
+        let sealed = blocking(OPERATION, move || {
+            let Staged { file, room } = staged;
+            let whole = file.finish(Durability::Fsync).map_err(|error| Fault::io(OPERATION, error))?;
+            Ok((whole, room))
         });
-        Ok(Box::new(SealedFile { store: self.store, whole: whole.await? }))
+        let (whole, room) = sealed.await?;
+        Ok(Box::new(SealedFile { store: self.store, whole, room }))
     }
 }
 
 #[derive(Debug)]
 struct SealedFile {
     store: Store,
+    // The order is that of dropping: the room is given back after the file is gone.
     whole: Whole,
+    room: Reservation,
 }
 
 #[async_trait]
@@ -170,19 +261,24 @@ impl Sealed for SealedFile {
 
     async fn commit(self: Box<Self>, scope: &Scope) -> Result<Put, Fault> {
         const OPERATION: &str = "store a blob";
-        let Self { store: Store { files, writer }, whole } = *self;
+        let Self { store: Store { files, ledger, writer }, whole, mut room } = *self;
         let (digest, size, scope) = (whole.digest(), whole.size(), scope.clone());
-        blocking(OPERATION, move || {
+        let room = blocking(OPERATION, move || {
             failpoint!("upload.staged");
-            files.place(whole, digest).map_err(|error| Fault::io(OPERATION, error))?;
+            files.place(whole, digest, &mut room).map_err(|error| Fault::io(OPERATION, error))?;
             failpoint!("upload.renamed");
-            Ok(())
+            Ok(room)
         })
         .await?;
         let row = move |transaction: &WriteTransaction| {
             let mut visible = transaction.open_table(VISIBLE)?;
             let before = visible.insert((digest.as_bytes(), scope.as_str()), size)?;
-            Ok(if before.is_some() { Put::Existed } else { Put::Stored })
+            if before.is_some() {
+                return Ok(Put::Existed);
+            }
+            ledger.shown(&scope, size);
+            drop(room);
+            Ok(Put::Stored)
         };
         writer.write(OPERATION, row).await
     }
@@ -190,7 +286,7 @@ impl Sealed for SealedFile {
 
 #[derive(Debug)]
 struct OpenFile {
-    file: Arc<fs_err::File>,
+    reading: Arc<Reading>,
     stat: Stat,
 }
 
@@ -202,12 +298,12 @@ impl Opened for OpenFile {
 
     async fn read(&self, offset: u64, at_most: usize) -> Result<Bytes, Fault> {
         const OPERATION: &str = "read a blob";
-        let file = Arc::clone(&self.file);
+        let reading = Arc::clone(&self.reading);
         blocking(OPERATION, move || {
             let mut bytes = vec![0; at_most];
             let mut filled = 0;
             while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-                match file.read_at(rest, offset + filled as u64) {
+                match reading.file.read_at(rest, offset + filled as u64) {
                     Ok(0) => break,
                     Ok(count) => filled += count,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -222,9 +318,9 @@ impl Opened for OpenFile {
 
     async fn version(&self) -> Result<Version, Fault> {
         const OPERATION: &str = "look at an open blob";
-        let file = Arc::clone(&self.file);
+        let reading = Arc::clone(&self.reading);
         blocking(OPERATION, move || {
-            let metadata = file.metadata().map_err(|error| Fault::io(OPERATION, error))?;
+            let metadata = reading.file.metadata().map_err(|error| Fault::io(OPERATION, error))?;
             Ok(version(&metadata))
         })
         .await

@@ -1,14 +1,16 @@
-//! The files of the blobs: stages, places, and what was moved aside.
+//! The files of the blobs: stages, places, and what was moved aside. Whatever comes or goes here is in the ledger.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pcmcache_shared::Digest;
 use pcmcache_shared::staged::{StagedFile, Whole, sync_directory};
 
+use super::ledger::{Content, DAMAGED, Ledger, PLACES, Reservation};
+use super::readers::{Readers, Reading};
 use crate::blobs::Version;
 
 /// How many damaged copies of one blob are kept for a person to look at.
@@ -20,14 +22,17 @@ pub(super) struct Files {
     stages: PathBuf,
     damaged: PathBuf,
     next_stage: AtomicU64,
-    /// Read: to put a file in its place. Written: to compare what is there and then take it away, so that a copy
-    /// that was just put there in place of a damaged one is not the one that goes.
-    places: RwLock<()>,
+    /// One for each place: to put a file there and to account for it is one step, so is to compare what is there and to
+    /// take it away. So the ledger is exact, and a copy that was just put in place of a damaged one is not the one
+    /// that goes. Who needs two takes that of the damaged last.
+    locks: Vec<Mutex<()>>,
+    ledger: Arc<Ledger>,
+    readers: Arc<Readers>,
 }
 
 impl Files {
     /// Makes the directories, durably, and sweeps the stages of whoever was killed here.
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path, ledger: Arc<Ledger>) -> io::Result<Self> {
         let [blobs, stages, damaged] = ["blobs", "stages", "damaged"].map(|name| directory.join(name));
         for made in [&blobs, &stages, &damaged] {
             make_directory(made)?;
@@ -38,7 +43,9 @@ impl Files {
         sync_directory(&blobs)?;
         sync_directory(directory)?;
         sweep_stages(&stages)?;
-        Ok(Self { blobs, stages, damaged, next_stage: AtomicU64::new(0), places: RwLock::new(()) })
+        let locks = (0..PLACES).map(|_| Mutex::new(())).collect();
+        let (next_stage, readers) = (AtomicU64::new(0), Arc::default());
+        Ok(Self { blobs, stages, damaged, next_stage, locks, ledger, readers })
     }
 
     pub(super) fn place_of(&self, digest: Digest) -> PathBuf {
@@ -46,15 +53,36 @@ impl Files {
         self.blobs.join(name.get(..2).unwrap_or_default()).join(name)
     }
 
-    pub(super) fn stage(&self) -> io::Result<StagedFile> {
+    fn lock(&self, place: usize) -> Option<MutexGuard<'_, ()>> {
+        self.locks.get(place).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A stage, with the disk's space for all that was reserved, where the file system gives that.
+    pub(super) fn stage(&self, mut room: Reservation) -> io::Result<Staged> {
         let number = self.next_stage.fetch_add(1, Ordering::Relaxed);
-        StagedFile::create(self.stages.join(number.to_string()), 0o600)
+        let file = StagedFile::create(self.stages.join(number.to_string()), 0o600)?;
+        let length = room.length();
+        if length > 0 && file.allocate(length)? {
+            room.allocated(length);
+        }
+        Ok(Staged { file, room })
     }
 
     /// Puts a durable stage in its place, durably.
-    pub(super) fn place(&self, whole: Whole, digest: Digest) -> io::Result<()> {
-        let _placing = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        whole.commit(&self.place_of(digest))
+    pub(super) fn place(&self, whole: Whole, digest: Digest, room: &mut Reservation) -> io::Result<()> {
+        let (path, place, size) = (self.place_of(digest), shard_of(digest), whole.size());
+        let _placing = self.lock(place);
+        let replaced = none_if_missing(fs_err::symlink_metadata(&path))?;
+        if let Err(error) = whole.commit(&path) {
+            // It may be there all the same, and only the directory could not be synced.
+            self.count_locked(place)?;
+            return Err(error);
+        }
+        self.ledger.placed(place, size, replaced.as_ref().map(MetadataExt::size), room);
+        if let Some(replaced) = replaced {
+            self.readers.unlinked(replaced.ino());
+        }
+        Ok(())
     }
 
     /// The size and version of what is in the blob's place.
@@ -63,18 +91,33 @@ impl Files {
         Ok(metadata.map(|metadata| (metadata.len(), version(&metadata))))
     }
 
+    /// Opens what is in the blob's place.
+    pub(super) fn read(&self, digest: Digest) -> io::Result<Option<Reading>> {
+        let opened = none_if_missing(fs_err::File::open(self.place_of(digest)))?;
+        opened.map(|file| self.readers.opened(file)).transpose()
+    }
+
     /// Moves the copy aside if it still is `condemned`.
     pub(super) fn condemn(&self, digest: Digest, condemned: Version) -> io::Result<bool> {
-        let _taking = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        if self.look(digest)?.is_none_or(|(_, version)| version != condemned) {
+        let (path, place) = (self.place_of(digest), shard_of(digest));
+        let _taking = self.lock(place);
+        let Some(metadata) = none_if_missing(fs_err::symlink_metadata(&path))? else { return Ok(false) };
+        if version(&metadata) != condemned {
             return Ok(false);
         }
+        let _moving = self.lock(DAMAGED);
         let aside = |n: u32| self.damaged.join(format!("{digest}.{n}"));
-        let free = (0..KEPT_DAMAGED).map(aside).find(|path| !path.exists());
-        match free {
-            Some(path) => fs_err::rename(self.place_of(digest), path)?,
-            None => fs_err::remove_file(self.place_of(digest))?,
+        match (0..KEPT_DAMAGED).map(aside).find(|path| !path.exists()) {
+            Some(aside) => {
+                fs_err::rename(&path, aside)?;
+                self.ledger.added(DAMAGED, metadata.len());
+            }
+            None => {
+                fs_err::remove_file(&path)?;
+                self.readers.unlinked(metadata.ino());
+            }
         }
+        self.ledger.removed(place, metadata.len());
         Ok(true)
     }
 
@@ -88,15 +131,77 @@ impl Files {
         Ok(digests)
     }
 
-    pub(super) fn remove(&self, digests: &[Digest]) -> io::Result<()> {
-        let _taking = self.places.write().unwrap_or_else(PoisonError::into_inner);
+    /// Removes the copies that are there, and says what they took.
+    pub(super) fn remove(&self, digests: &[Digest]) -> io::Result<Content> {
+        let mut removed = Content::default();
         for digest in digests {
-            none_if_missing(fs_err::remove_file(self.place_of(*digest)))?;
+            let (path, place) = (self.place_of(*digest), shard_of(*digest));
+            let _taking = self.lock(place);
+            removed.add(self.unlink(&path, place)?);
         }
+        Ok(removed)
+    }
+
+    /// Removes all that was moved aside, and says what it took.
+    pub(super) fn discard_damaged(&self) -> io::Result<Content> {
+        let _taking = self.lock(DAMAGED);
+        let mut removed = Content::default();
+        for entry in fs_err::read_dir(&self.damaged)? {
+            removed.add(self.unlink(&entry?.path(), DAMAGED)?);
+        }
+        Ok(removed)
+    }
+
+    /// Unlinks a file, if it is there. The place's lock is held.
+    fn unlink(&self, path: &Path, place: usize) -> io::Result<Content> {
+        let Some(metadata) = none_if_missing(fs_err::symlink_metadata(path))? else {
+            return Ok(Content::default());
+        };
+        fs_err::remove_file(path)?;
+        self.readers.unlinked(metadata.ino());
+        self.ledger.removed(place, metadata.len());
+        Ok(Content { files: 1, bytes: metadata.len() })
+    }
+
+    /// Counts what a place holds.
+    pub(super) fn count(&self, place: usize) -> io::Result<()> {
+        let _counting = self.lock(place);
+        self.count_locked(place)
+    }
+
+    fn count_locked(&self, place: usize) -> io::Result<()> {
+        let directory = match place {
+            DAMAGED => self.damaged.clone(),
+            shard => self.blobs.join(format!("{shard:02x}")),
+        };
+        let mut content = Content::default();
+        for entry in fs_err::read_dir(directory)? {
+            // What was removed by hand meanwhile is not there.
+            if let Some(metadata) = none_if_missing(entry?.metadata())? {
+                content.add(Content { files: 1, bytes: metadata.len() });
+            }
+        }
+        self.ledger.count(place, content);
         Ok(())
+    }
+
+    /// The bytes of what is unlinked and still open.
+    pub(super) fn unlinked_open_bytes(&self) -> u64 {
+        self.readers.unlinked_bytes()
     }
 }
 
+/// A stage and the room it has; the room is given back after the file is gone.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) file: StagedFile,
+    pub(super) room: Reservation,
+}
+
+/// The place of a blob: its shard.
+fn shard_of(digest: Digest) -> usize {
+    digest.as_bytes().first().copied().unwrap_or_default().into()
+}
 /// Changes whenever the file's bytes may have changed: a write moves its times, a replacement has another inode.
 pub(super) fn version(metadata: &std::fs::Metadata) -> Version {
     let facts = [

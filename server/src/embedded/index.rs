@@ -134,6 +134,11 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     Ok(found)
 }
 
+/// What only a row that we did not write can be.
+pub(super) fn corrupted(what: &str) -> redb::Error {
+    redb::Error::Corrupted(what.to_owned())
+}
+
 /// The fault that an error of redb is.
 pub(super) fn fault(operation: &'static str, error: &redb::Error) -> Fault {
     if let redb::Error::Io(error) = error

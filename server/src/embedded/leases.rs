@@ -11,8 +11,9 @@ use pcmcache_shared::api::limits;
 use pcmcache_shared::{Claim, Fence, Scope};
 use redb::{ReadableTable, WriteTransaction};
 
+use super::index::{Index, corrupted};
 use super::tables::{LEASES, LeaseRow, META, decode, encode, lease_key};
-use super::{Embedded, OpenError, index::Index};
+use super::{Embedded, OpenError};
 use crate::fault::Fault;
 use crate::leases::{Ask, Grant, Lease, Leases};
 use crate::memory::MemoryLeases;
@@ -152,10 +153,6 @@ pub(super) fn restore(index: &Index, leases: &MemoryLeases) -> Result<(), OpenEr
         tracing::info!(restored, "leases of before the restart live on for their holders to come back");
     }
     Ok(())
-}
-
-fn corrupted(what: &str) -> redb::Error {
-    redb::Error::Corrupted(what.to_owned())
 }
 
 impl LeaseRow {

@@ -7,7 +7,7 @@ use redb::TableDefinition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-type Name = &'static [u8; 32];
+pub(super) type Name = &'static [u8; 32];
 
 /// `format` and `fence` (the last one that was granted).
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");

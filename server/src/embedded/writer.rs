@@ -18,7 +18,10 @@ use std::thread::JoinHandle;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
+use super::blobs::count_scopes;
 use super::index::{Index, fault};
+use super::ledger::Ledger;
+use super::tables::VISIBLE;
 use crate::fault::Fault;
 
 /// Writes that may wait in line.
@@ -34,11 +37,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(index: Arc<Index>) -> io::Result<Self> {
+    pub(super) fn start(index: Arc<Index>, ledger: Arc<Ledger>) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("index-writer".to_owned())
-            .spawn(move || write_batches(&index, jobs))?;
+            .spawn(move || write_batches(&index, &ledger, jobs))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -67,7 +70,7 @@ impl Drop for Writer {
     }
 }
 
-fn write_batches(index: &Index, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+fn write_batches(index: &Index, ledger: &Ledger, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     let mut batch = Vec::new();
     while let Some(first) = jobs.blocking_recv() {
         batch.push(first);
@@ -76,8 +79,14 @@ fn write_batches(index: &Index, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         {
             batch.push(next);
         }
-        let outcome = index.commit(|transaction| batch.iter_mut().try_for_each(|job| job.apply(transaction)));
+        let outcome = index.commit(|transaction| {
+            if ledger.doubts_scopes() {
+                ledger.count_scopes(count_scopes(&transaction.open_table(VISIBLE)?)?);
+            }
+            batch.iter_mut().try_for_each(|job| job.apply(transaction))
+        });
         if let Err(error) = &outcome {
+            ledger.doubt_scopes();
             tracing::error!(%error, writes = batch.len(), "a batch of writes failed");
         }
         for job in batch.drain(..) {

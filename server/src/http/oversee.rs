@@ -23,7 +23,12 @@ pub(super) async fn oversee(request: Request, next: Next) -> Response {
     };
     let status = response.status();
     // Most of the body is still to come, and nobody will read it: the connection is of no further use.
-    let unread = [StatusCode::REQUEST_TIMEOUT, StatusCode::LENGTH_REQUIRED, StatusCode::PAYLOAD_TOO_LARGE];
+    let unread = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::LENGTH_REQUIRED,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        StatusCode::INSUFFICIENT_STORAGE,
+    ];
     if version <= Version::HTTP_11 && unread.contains(&status) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -44,7 +44,7 @@ impl From<CacheError> for Refused {
                 refused
             }
             CacheError::Damaged(_) => Self::new(Code::NoBlob, detail),
-            CacheError::StoreFull { .. } => Self::new(Code::StoreFull, detail),
+            CacheError::StoreFull { .. } | CacheError::NoRoom { .. } => Self::new(Code::StoreFull, detail),
             CacheError::Unavailable { .. } => Self::new(Code::Unavailable, detail),
             CacheError::Broken(fault) => {
                 tracing::error!(%fault, "the store is broken");

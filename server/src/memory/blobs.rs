@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use pcmcache_shared::{Digest, Scope};
 
-use crate::blobs::{Blobs, Opened, Put, Sealed, Stage, Stat, Version};
+use crate::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging, Stat, Version};
 use crate::fault::Fault;
 
 /// Blobs in memory.
@@ -61,8 +61,8 @@ impl MemoryBlobs {
 
 #[async_trait]
 impl Blobs for MemoryBlobs {
-    async fn stage(&self) -> Result<Box<dyn Stage>, Fault> {
-        Ok(Box::new(MemoryStage { store: self.clone(), bytes: BytesMut::new() }))
+    async fn stage(&self, _: &Scope, _: u64) -> Result<Staging, Fault> {
+        Ok(Staging::Open(Box::new(MemoryStage { store: self.clone(), bytes: BytesMut::new() })))
     }
 
     async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault> {
@@ -87,11 +87,17 @@ impl Blobs for MemoryBlobs {
         Ok(self.state().copies.keys().filter(first).copied().collect())
     }
 
-    async fn remove(&self, digests: &[Digest]) -> Result<(), Fault> {
+    async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault> {
         let mut state = self.state();
-        state.copies.retain(|digest, _| !digests.contains(digest));
+        let mut freed = Freed::default();
+        for digest in digests {
+            if let Some(copy) = state.copies.remove(digest) {
+                freed.files += 1;
+                freed.bytes += copy.bytes.len() as u64;
+            }
+        }
         state.promised.retain(|(_, digest), _| !digests.contains(digest));
-        Ok(())
+        Ok(freed)
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use pcmcache_server::Config;
+use pcmcache_server::config::ByteSize;
 use pcmcache_server::connection::Floor;
 use pcmcache_shared::Digest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -112,6 +113,27 @@ async fn who_dribbles_an_upload_gets_408_and_leaves_nothing() {
     assert!(answer.contains("connection: close"), "{answer}");
     writing.abort();
     served.stores_nothing().await;
+}
+
+#[tokio::test]
+async fn an_upload_without_room_gets_507_before_it_sends_a_byte() {
+    let served = Served::with(|config| {
+        config.max_size = Some(ByteSize(1000));
+        config.quota = vec!["main=500".parse().unwrap()];
+    })
+    .await;
+    let body = vec![b'x'; 400];
+    let request = Request::put(format!("/v1/scopes/main/blobs/{}", Digest::of(&body))).body(body).unwrap();
+    assert_eq!(served.send(request).await.status, 201);
+    let head = format!(
+        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 101\r\nExpect: 100-continue\r\n\r\n",
+        Digest::of("other")
+    );
+    let answer = served.raw(head.as_bytes(), false).await;
+    assert!(answer.starts_with("HTTP/1.1 507 ") && answer.contains("store_full"), "{answer}");
+    assert!(answer.contains("the scope 'main' is at its quota"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(served.metric("pcmcache_store_full_total").await, 1);
 }
 
 #[tokio::test]

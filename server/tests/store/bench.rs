@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use pcmcache_server::clock::{CountedEntropy, ManualClock};
 use pcmcache_server::embedded::Embedded;
 use pcmcache_server::leases::Leases;
 use pcmcache_server::memory::{MemoryBlobs, MemoryLeases, MemoryResults};
+use pcmcache_server::space::{Bounds, Disk};
 use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, KnownSet};
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::leases::{Hold, ReleaseRequest};
@@ -45,6 +46,26 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs_err::remove_dir_all(&self.0);
+    }
+}
+
+/// A disk that has as much free space as a test says.
+#[derive(Debug)]
+pub(crate) struct FakeDisk(AtomicU64);
+
+impl FakeDisk {
+    pub(crate) fn empty() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(u64::MAX)))
+    }
+
+    pub(crate) fn has(&self, free: u64) {
+        self.0.store(free, Ordering::Relaxed);
+    }
+}
+
+impl Disk for FakeDisk {
+    fn free(&self) -> std::io::Result<u64> {
+        Ok(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -82,8 +103,13 @@ impl Bench {
 
     /// Over a directory; dropping it is all the shutdown there is.
     pub(crate) fn on_disk(directory: &Path) -> Self {
+        Self::on_disk_within(directory, Bounds::default(), FakeDisk::empty())
+    }
+
+    /// Within bounds, on a disk that a test fills.
+    pub(crate) fn on_disk_within(directory: &Path, bounds: Bounds, disk: Arc<FakeDisk>) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let store = Embedded::open(directory, clock.clone()).unwrap();
+        let store = Embedded::open_within(directory, clock.clone(), bounds, disk).unwrap();
         let rooms = Rooms {
             blobs: store.clone(),
             results: store.clone(),

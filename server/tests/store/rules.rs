@@ -6,6 +6,7 @@ mod leases;
 mod publish;
 mod race;
 mod restart;
+mod room;
 mod sets;
 mod sweep;
 mod uploads;

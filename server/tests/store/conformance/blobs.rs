@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pcmcache_server::blobs::{Blobs, Opened, Put, Sealed};
+use pcmcache_server::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging};
 use pcmcache_server::clock::SystemClock;
 use pcmcache_server::embedded::Embedded;
 use pcmcache_server::memory::MemoryBlobs;
@@ -38,8 +38,15 @@ fn main_scope() -> Scope {
     Scope::default()
 }
 
+async fn stage(store: &Store, length: usize) -> Box<dyn Stage> {
+    match store.stage(&main_scope(), length as u64).await.unwrap() {
+        Staging::Open(stage) => stage,
+        Staging::Short(shortage) => panic!("{shortage:?}"),
+    }
+}
+
 async fn seal(store: &Store, bytes: &[u8]) -> Box<dyn Sealed> {
-    let mut stage = store.stage().await.unwrap();
+    let mut stage = stage(store, bytes.len()).await;
     for piece in bytes.chunks(150_000) {
         stage.write(Bytes::copy_from_slice(piece)).await.unwrap();
     }
@@ -70,7 +77,7 @@ async fn nothing_is_visible_before_the_commit(store: Store) {
 }
 
 async fn a_dropped_stage_leaves_nothing(store: Store) {
-    let mut stage = store.stage().await.unwrap();
+    let mut stage = stage(&store, 10).await;
     stage.write(Bytes::from_static(b"half")).await.unwrap();
     drop(stage);
     let sealed = seal(&store, b"whole").await;
@@ -132,7 +139,8 @@ async fn only_the_condemned_copy_goes(store: Store) {
 
 async fn what_is_removed_is_gone_and_can_come_back(store: Store) {
     let (digest, _) = put(&store, b"bytes").await;
-    store.remove(&[digest, Digest::of("never there")]).await.unwrap();
+    let freed = store.remove(&[digest, Digest::of("never there")]).await.unwrap();
+    assert_eq!(freed, Freed { files: 1, bytes: 5 });
     assert_eq!(store.stat(&main_scope(), digest).await.unwrap(), None);
     assert_eq!(put(&store, b"bytes").await, (digest, Put::Stored));
     assert!(open(&store, digest).await.is_some());
