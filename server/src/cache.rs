@@ -20,6 +20,7 @@ mod verified;
 mod waiters;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::acquire::AcquireStream;
 use self::counters::Counters;
@@ -38,6 +39,7 @@ use crate::blobs::Blobs;
 use crate::clock::{Clock, Entropy};
 use crate::leases::Leases;
 use crate::results::Results;
+use crate::seen::{Building, Seen};
 use crate::space::Usage;
 
 /// How much a server takes on.
@@ -70,12 +72,24 @@ pub struct Rooms {
     pub entropy: Arc<dyn Entropy>,
 }
 
+/// A build that is under way.
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// What, who, since when.
+    pub building: Building,
+    /// What it is expected to cost, where that is known.
+    pub expected: Option<Duration>,
+    /// Who waits for it, by the names that holders have.
+    pub waiters: Vec<String>,
+}
+
 /// The cache: see the module.
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) rooms: Rooms,
     pub(crate) pins: Pins,
     pub(crate) counters: Counters,
+    pub(crate) seen: Seen,
     limits: Limits,
     verified: Verified,
     waiters: Arc<Waiters>,
@@ -90,6 +104,7 @@ impl Cache {
         Arc::new(Self {
             pins: Pins::new(clock()),
             counters: Counters::default(),
+            seen: Seen::new(clock()),
             limits,
             verified: Verified::default(),
             waiters: Waiters::new(limits.max_waiters),
@@ -101,12 +116,36 @@ impl Cache {
 
     /// What happened since the start.
     pub fn counters(&self) -> Snapshot {
+        for taken in self.seen.settle() {
+            self.counters.hit(taken.cost);
+        }
         self.counters.snapshot()
     }
 
     /// What the store has taken, and its bounds.
     pub fn usage(&self) -> Usage {
         self.rooms.blobs.usage()
+    }
+
+    /// What happened, as people ask about it.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The builds that are under way, each with those who wait for it.
+    pub async fn builds(&self) -> Result<Vec<Build>, CacheError> {
+        let mut builds = Vec::new();
+        for building in self.seen.builds() {
+            let current = self.rooms.leases.current(&building.scope, building.claim).await?;
+            match current.filter(|lease| lease.fence == building.fence) {
+                Some(lease) => {
+                    let waiters = self.waiters.at(&(building.scope.clone(), building.claim));
+                    builds.push(Build { building, expected: lease.expected, waiters });
+                }
+                None => self.seen.lost(&building),
+            }
+        }
+        Ok(builds)
     }
 
     /// How many acquires wait now.

@@ -1,12 +1,13 @@
 //! Time and randomness, handed in: a test holds the clock still and knows what the dice will say.
 //!
-//! Only a monotonic clock exists here. A wall clock jumps, and a lease that a jump ends is a module that is compiled
-//! twice; so durations travel between programs and nothing is ever stamped.
+//! Everything here goes by a monotonic clock: a wall clock jumps, and a lease that a jump ends is a module that is compiled
+//! twice; so durations travel between programs. The calendar is asked only for what outlives this process or was written
+//! by another one: when a token ends, when a result was published.
 
 use std::fmt;
 use std::io;
 use std::ops::Add;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use pcmcache_shared::Digest;
@@ -38,6 +39,9 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Now.
     fn now(&self) -> Moment;
 
+    /// The calendar's time, in seconds since 1970. It may jump.
+    fn unix_s(&self) -> u64;
+
     /// Returns once it is `moment` or later.
     async fn sleep_until(&self, moment: Moment);
 
@@ -67,10 +71,18 @@ impl Clock for SystemClock {
         Moment(self.start.elapsed())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the one place where the calendar enters the server")]
+    fn unix_s(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
     async fn sleep_until(&self, moment: Moment) {
         tokio::time::sleep_until(self.start + moment.0).await;
     }
 }
+
+/// Where the calendar of a [`ManualClock`] starts: in 2033.
+pub const MANUAL_START_S: u64 = 2_000_000_000;
 
 /// A clock that stands still until a test moves it.
 #[derive(Debug, Default)]
@@ -89,6 +101,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Moment {
         *self.now.borrow()
+    }
+
+    fn unix_s(&self) -> u64 {
+        MANUAL_START_S + self.now().0.as_secs()
     }
 
     async fn sleep_until(&self, moment: Moment) {

@@ -15,6 +15,7 @@ pub mod leases;
 pub mod memory;
 pub mod metrics;
 pub mod results;
+pub mod seen;
 pub mod server;
 pub mod space;
 pub mod sweep;

@@ -25,8 +25,11 @@ pub async fn run(cache: Arc<Cache>) {
                 Err(error) => tracing::warn!(shard, %error, "the sweep failed; it will come back"),
             }
         }
-        if let Err(error) = cache.rooms.leases.forget_expired().await {
-            tracing::warn!(%error, "expired leases could not be removed; the sweep will come back");
+        match cache.rooms.leases.forget_expired().await {
+            Ok(expired) => cache.counters.expired.add(expired as u64),
+            Err(error) => {
+                tracing::warn!(%error, "expired leases could not be removed; the sweep will come back");
+            }
         }
     }
 }

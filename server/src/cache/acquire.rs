@@ -54,6 +54,7 @@ impl Cache {
         request: AcquireRequest,
     ) -> Result<AcquireStream, CacheError> {
         check(&request)?;
+        self.seen.asked(scope, &request);
         let (lines, mut rest) = mpsc::channel(LINES);
         let wait = Duration::from_millis(request.wait_ms).min(limits::MAX_WAIT);
         let until = self.rooms.clock.now() + wait;
@@ -122,7 +123,10 @@ impl Acquisition {
             let looked = self.cache.rooms.clock.now();
             let (at, lease) = match self.cache.look(&self.scope, &self.request).await {
                 Ok(Look::Busy(at, lease)) => (at, lease),
-                Ok(Look::Answer(line)) => return self.say(line).await,
+                Ok(Look::Answer(line)) => {
+                    self.say(line).await;
+                    return self.note_wait(place.as_ref());
+                }
                 Ok(Look::Granted(granted)) => return self.hold(granted, place).await,
                 Err(error) => return self.fail(error).await,
             };
@@ -140,16 +144,27 @@ impl Acquisition {
             }
             match self.wait(rung, &lease, looked + lease.expires_in, next_busy).await {
                 Waited::Woken => {}
-                Waited::Over | Waited::Gone => return,
+                Waited::Over => return self.cache.missed(&self.scope, &self.request),
+                Waited::Gone => return,
             }
+        }
+    }
+
+    /// Whoever waited has its answer.
+    fn note_wait(&self, place: Option<&Waiter>) {
+        let (Some(place), now) = (place, self.cache.rooms.clock.now()) else { return };
+        self.cache.seen.waited_for(now.since(place.since()));
+        if let Some(rung) = place.rung() {
+            self.cache.seen.woke(now.since(rung));
         }
     }
 
     /// A place in the queue, if there is one.
     fn enter(&self, at: &ScopedClaim, is_first: bool) -> Option<Waiter> {
-        let place = self.cache.waiters.enter(at)?;
+        let place = self.cache.waiters.enter(at, &self.request.holder, self.cache.rooms.clock.now())?;
         if is_first {
             self.cache.counters.waited.one();
+            self.cache.seen.waited(&self.scope);
         }
         Some(place)
     }
@@ -187,6 +202,7 @@ impl Acquisition {
 
     async fn say_crowded(&self) {
         self.cache.counters.alone.one();
+        self.cache.missed(&self.scope, &self.request);
         self.say(AcquireLine::Alone { reason: AloneReason::Crowded }).await;
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pcmcache_shared::Cost;
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// The live counters.
@@ -41,11 +43,23 @@ impl Counter {
     }
 }
 
+impl Counters {
+    /// A result of this cost was taken.
+    pub(crate) fn hit(&self, cost: Cost) {
+        self.hits.one();
+        self.saved_ms.add(cost.wall_ms);
+    }
+}
+
 counters! {
-    /// Acquires answered with a result.
+    /// Results that clients took: by an acquire's answer, by a read, or from among those offered with include sets.
     hits,
-    /// Acquires and lookups of a result that found none.
+    /// Acquires and reads of a result that found none, so that someone compiles.
     misses,
+    /// Compiler time of the results that clients took, which nobody spent again.
+    saved_ms,
+    /// Compiler time of the results that were published.
+    built_ms,
     /// Acquires answered with include sets that the client did not know.
     sets,
     /// Leases granted.
@@ -54,6 +68,8 @@ counters! {
     resumed,
     /// Leases granted after another on the same claim ran out.
     taken_over,
+    /// Leases that ended because their time was over.
+    expired,
     /// Acquires that waited for someone else's build.
     waited,
     /// Acquires told to compile alone.

@@ -9,6 +9,7 @@ use pcmcache_shared::{Claim, ReleaseReason, Scope};
 
 use super::waiters::ScopedClaim;
 use super::{Cache, CacheError, on_its_own};
+use crate::seen::Ended;
 
 /// How long anyone may hold a claim whose cost is unknown, and at most where it is known.
 pub const MAX_HOLD: Duration = Duration::from_secs(30 * 60);
@@ -58,8 +59,9 @@ impl Cache {
         }
         self.rooms.leases.end(scope, *claim, hold.fence).await?;
         self.holds.end(&at, hold.fence);
+        self.seen.ended(&at, hold.fence, Ended::Released(reason));
         match reason.wakes_all() {
-            true => self.waiters.wake_all(&at),
+            true => self.waiters.wake_all(&at, self.rooms.clock.now()),
             false => self.waiters.wake_one(&at),
         }
         Ok(())

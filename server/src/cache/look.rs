@@ -12,6 +12,7 @@ use super::waiters::ScopedClaim;
 use super::{Cache, CacheError};
 use crate::leases::{Ask, Grant, Lease};
 use crate::results::SetRow;
+use crate::seen::Ended;
 
 /// What a look found.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Cache {
         request: &AcquireRequest,
     ) -> Result<Look, CacheError> {
         if let Some(hit) = self.hit(scope, request).await? {
-            return Ok(self.answer(hit));
+            return Ok(self.answer(scope, request, hit));
         }
         if request.mode == AcquireMode::Build
             && let Some(granted) = self.resume(scope, request).await?
@@ -48,33 +49,50 @@ impl Cache {
         }
         let rows = self.set_rows(scope, request.unit).await?;
         if let Some(sets) = self.sets_to_learn(scope, request, &rows).await? {
-            return Ok(self.answer(sets));
+            return Ok(self.answer(scope, request, sets));
         }
         let at = (scope.clone(), claim_of(request, &rows));
         if let Some(reason) = self.failures.reason(&at) {
-            return Ok(self.alone(AloneReason::Released(reason)));
+            return Ok(self.alone(scope, request, AloneReason::Released(reason)));
         }
         match request.mode {
             AcquireMode::Watch => match self.rooms.leases.current(scope, at.1).await? {
                 Some(lease) => Ok(Look::Busy(at, lease)),
-                None => Ok(self.alone(AloneReason::Nobody)),
+                None => Ok(self.alone(scope, request, AloneReason::Nobody)),
             },
             AcquireMode::Build => self.ask(at, request, &rows).await,
         }
     }
 
-    fn answer(&self, line: AcquireLine) -> Look {
+    fn answer(&self, scope: &Scope, request: &AcquireRequest, line: AcquireLine) -> Look {
         match &line {
-            AcquireLine::Hit(_) => self.counters.hits.one(),
-            AcquireLine::Sets { .. } => self.counters.sets.one(),
-            AcquireLine::Alone { .. } => self.counters.alone.one(),
+            AcquireLine::Hit(hit) => {
+                self.counters.hit(hit.result.cost);
+                self.seen.hit(scope, hit.result.cost);
+            }
+            AcquireLine::Sets { sets } => {
+                self.counters.sets.one();
+                if let Some(unit) = request.unit {
+                    self.seen.offered(scope, unit, sets);
+                }
+            }
+            AcquireLine::Alone { .. } => {
+                self.counters.alone.one();
+                self.missed(scope, request);
+            }
             AcquireLine::Busy { .. } | AcquireLine::Granted { .. } => {}
         }
         Look::Answer(line)
     }
 
-    fn alone(&self, reason: AloneReason) -> Look {
-        self.answer(AcquireLine::Alone { reason })
+    fn alone(&self, scope: &Scope, request: &AcquireRequest, reason: AloneReason) -> Look {
+        self.answer(scope, request, AcquireLine::Alone { reason })
+    }
+
+    /// There is nothing for the client, so it compiles.
+    pub(super) fn missed(&self, scope: &Scope, request: &AcquireRequest) {
+        self.counters.misses.one();
+        self.seen.missed(scope, &request.subject);
     }
 
     /// A result of one of the actions that the client would take.
@@ -105,7 +123,9 @@ impl Cache {
             let extended = self.rooms.leases.extend(scope, claim, lease.fence, limits::LEASE_TTL).await?;
             if extended.is_some() {
                 self.counters.resumed.one();
-                return Ok(Some(Granted { at: (scope.clone(), claim), lease }));
+                let at = (scope.clone(), claim);
+                self.seen.granted(&at, lease.fence, request);
+                return Ok(Some(Granted { at, lease }));
             }
         }
         Ok(None)
@@ -143,7 +163,7 @@ impl Cache {
         let (lease, took_over) = match self.rooms.leases.grant(scope, *claim, ask).await {
             Ok(Grant::New { lease, took_over }) => (lease, took_over),
             Ok(Grant::Held(lease)) => return Ok(Look::Busy(at, lease)),
-            Ok(Grant::Crowded) => return Ok(self.alone(AloneReason::Crowded)),
+            Ok(Grant::Crowded) => return Ok(self.alone(scope, request, AloneReason::Crowded)),
             Err(fault) => {
                 // Someone may have seen it held while it was being written.
                 self.waiters.wake_one(&at);
@@ -153,11 +173,13 @@ impl Cache {
         // Between the look and the grant the last holder may have published: then there is nothing to build.
         if let Some(line) = self.appeared(scope, request).await? {
             self.drop_lease(&at, lease.fence, Duration::ZERO).await?;
-            return Ok(self.answer(line));
+            return Ok(self.answer(scope, request, line));
         }
         self.counters.granted.one();
-        self.counters.misses.one();
+        self.missed(scope, request);
+        self.seen.granted(&at, lease.fence, request);
         if took_over {
+            self.counters.expired.one();
             self.counters.taken_over.one();
             tracing::info!(scope = %at.0, claim = %at.1, "a lease ran out and was granted to another");
         }
@@ -185,6 +207,7 @@ impl Cache {
     ) -> Result<(), CacheError> {
         if grace.is_zero() {
             self.rooms.leases.end(&at.0, at.1, fence).await?;
+            self.seen.ended(at, fence, Ended::Lost);
         } else {
             self.rooms.leases.shrink(&at.0, at.1, fence, grace).await?;
         }

@@ -25,9 +25,15 @@ impl Cache {
         key: ActionKey,
     ) -> Result<Option<KeyedResult>, CacheError> {
         let found = self.keyed(scope, key).await?;
-        match found {
-            Some(_) => self.counters.hits.one(),
-            None => self.counters.misses.one(),
+        match &found {
+            Some(found) => {
+                self.counters.hit(found.result.cost);
+                self.seen.hit(scope, found.result.cost);
+            }
+            None => {
+                self.counters.misses.one();
+                self.seen.missed(scope, "");
+            }
         }
         Ok(found)
     }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::{
-    ActionKey, ActionResult, Claim, Digest, Fence, IncludeSet, Recipe, Scope, UnitKey, failpoint,
+    ActionKey, ActionResult, Claim, Digest, Fence, IncludeSet, Recipe, Scope, UnitKey, failpoint, recipe,
 };
 
 use super::{Cache, CacheError, on_its_own};
 use crate::leases::Lease;
 use crate::results::{Creation, Publication, StoredResult};
+use crate::seen::{Divergence, Ended};
 
 /// What a publish did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +95,21 @@ impl Publishing {
         self.cache.counters.diverged.one();
         let (scope, key) = (&self.scope, self.key);
         let (first, second) = (&winner.builder, &self.request.result.builder);
+        self.cache.seen.diverged(Divergence {
+            scope: scope.clone(),
+            action: key,
+            subject: self.subject(),
+            first: first.clone(),
+            second: second.clone(),
+            at: self.cache.rooms.clock.now(),
+        });
         tracing::warn!(%scope, %key, first, second, "two builders made different outputs of one action");
         Err(CacheError::Winner(Box::new(winner)))
+    }
+
+    /// What people call it.
+    fn subject(&self) -> String {
+        recipe::subject(&self.request.recipe).unwrap_or_default()
     }
 
     /// The publisher's own lease, if it still lives.
@@ -185,7 +199,10 @@ impl Publishing {
         let publication = Publication { action: key, stored, instead_of: lost, ends: own };
         let creation = self.cache.rooms.results.create(scope, publication).await?;
         if creation == Creation::Created {
+            let cost = self.request.result.cost;
             self.cache.counters.published.one();
+            self.cache.counters.built_ms.add(cost.wall_ms);
+            self.cache.seen.published(scope, &self.subject(), cost);
             if replaces {
                 self.cache.counters.replaced.one();
                 tracing::warn!(%scope, %key, "a result whose blobs were lost was replaced");
@@ -200,12 +217,15 @@ impl Publishing {
         let Self { cache, scope, .. } = self;
         if let Some((claim, fence)) = own {
             cache.rooms.leases.end(scope, claim, fence).await?;
-            cache.holds.end(&(scope.clone(), claim), fence);
+            let at = (scope.clone(), claim);
+            cache.holds.end(&at, fence);
+            cache.seen.ended(&at, fence, Ended::Published);
         }
+        let now = cache.rooms.clock.now();
         for claim in [self.request.claim, self.key.into(), self.unit.into()] {
             let at = (scope.clone(), claim);
             cache.failures.forget(&at);
-            cache.waiters.wake_all(&at);
+            cache.waiters.wake_all(&at, now);
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, CacheError>>;
 #[derive(Debug)]
 pub struct BlobRead {
     cache: Arc<Cache>,
+    scope: Scope,
     digest: Digest,
     opened: Arc<dyn Opened>,
 }
@@ -41,7 +42,7 @@ impl Cache {
             self.condemn(digest, opened.stat().version).await?;
             return Ok(None);
         }
-        Ok(Some(BlobRead { cache: Arc::clone(self), digest, opened: opened.into() }))
+        Ok(Some(BlobRead { cache: Arc::clone(self), scope: scope.clone(), digest, opened: opened.into() }))
     }
 
     /// The size of a blob that is there, and will be for ten minutes at least.
@@ -108,7 +109,7 @@ impl BlobRead {
         if range.is_some() {
             self.verify().await?;
         }
-        let cache = Arc::clone(&self.cache);
+        let (cache, scope) = (Arc::clone(&self.cache), self.scope.clone());
         let mut walk = self.walk(range);
         let Some(first) = walk.next().await? else { return Ok(stream::empty().boxed()) };
         let rest =
@@ -119,6 +120,7 @@ impl BlobRead {
         let counted = stream::once(async { Ok(first) }).chain(rest).inspect(move |bytes| {
             if let Ok(bytes) = bytes {
                 cache.counters.served_bytes.add(bytes.len() as u64);
+                cache.seen.served(&scope, bytes.len() as u64);
             }
         });
         Ok(counted.boxed())

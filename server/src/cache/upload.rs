@@ -88,6 +88,7 @@ impl Upload {
         failpoint!("upload.committed");
         cache.counters.uploads.one();
         cache.counters.uploaded_bytes.add(length);
+        cache.seen.uploaded(&scope, length);
         match put {
             Put::Stored => Ok(Uploaded::Stored),
             Put::Existed => Ok(Uploaded::Existed),

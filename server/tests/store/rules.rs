@@ -7,6 +7,7 @@ mod publish;
 mod race;
 mod restart;
 mod room;
+mod seen;
 mod sets;
 mod sweep;
 mod uploads;
