@@ -13,6 +13,7 @@ mod probes;
 mod problem;
 mod range;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::{Router, middleware};
@@ -23,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::cache::Cache;
-use crate::metrics::Connections;
+use crate::metrics::Metrics;
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
@@ -32,8 +33,10 @@ pub struct App {
     pub cache: Arc<Cache>,
     /// Cancelled when the server goes down: what only waits must end.
     pub stop: CancellationToken,
-    /// For the metrics.
-    pub connections: Arc<Connections>,
+    /// What is counted beside the cache.
+    pub metrics: Arc<Metrics>,
+    /// Where the store lies, if it lies on a disk.
+    pub data_dir: Option<PathBuf>,
 }
 
 fn routes() -> OpenApiRouter<App> {
@@ -58,7 +61,7 @@ pub fn router(app: App) -> Router {
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(axum::Extension(probes::Document(document)))
-        .layer(middleware::from_fn(oversee::oversee))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), oversee::oversee))
         .with_state(app)
 }
 

@@ -1,105 +1,131 @@
-//! What the server counts, as Prometheus' text (version 0.0.4).
+//! What the server counts, as Prometheus reads it.
+//!
+//! Invariant: the number of series is bounded whatever clients send. A route is one of the route table's, a method one that
+//! it has, a status its class, a scope one of those that have a name of their own (see [`crate::seen`]).
 
-use std::fmt::Write as _;
+mod connections;
+mod process;
+mod reading;
+mod text;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::cache::Snapshot;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
-/// Connections: how many are open, came, were refused, were cut.
+pub use self::connections::{Connections, Open};
+pub use self::reading::{Reading, Space};
+pub use self::text::Format;
+use crate::seen::SECONDS;
+
+/// A kind of request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Asked {
+    /// The method, in capitals.
+    pub method: String,
+    /// The path's pattern, or `none`.
+    pub route: String,
+    /// The class of the answer's status: `2xx`.
+    pub status: &'static str,
+}
+
+/// What is counted beside the cache: requests and connections.
 #[derive(Debug, Default)]
-pub struct Connections {
-    open: AtomicU64,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    cut: AtomicU64,
+pub struct Metrics {
+    /// Connections.
+    pub connections: Arc<Connections>,
+    requests: Requests,
 }
 
-impl Connections {
-    /// One more than fits.
-    pub fn refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A connection is there until what this returns is dropped.
-    pub fn opened(self: &Arc<Self>) -> Open {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(self))
-    }
-}
-
-/// An open connection.
+/// How long requests took. The bounds of the buckets are those of all short times.
 #[derive(Debug)]
-pub struct Open(Arc<Connections>);
+struct Requests(Family<Asked, Histogram>);
 
-impl Open {
-    /// It was cut by a limit.
-    pub fn cut(&self) {
-        self.0.cut.fetch_add(1, Ordering::Relaxed);
+impl Default for Requests {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(SECONDS)))
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+impl Metrics {
+    /// A request was answered, as far as the answer's first byte.
+    pub fn answered(&self, asked: &Asked, after: Duration) {
+        self.requests.0.get_or_create(asked).observe(after.as_secs_f64());
     }
-}
 
-/// All counts as text: each with its help and type, named `pcmcache_*`. `results` is how many there are, where the store
-/// said.
-pub fn render(cache: &Snapshot, results: Option<u64>, connections: &Connections) -> String {
-    let mut text = String::new();
-    for (name, help, value) in cache.table() {
-        metric(&mut text, &format!("{name}_total"), "counter", help, value);
+    /// All of it as text.
+    pub fn render(&self, reading: Reading, format: Format) -> String {
+        let mut ours = Registry::with_prefix("pcmcache");
+        let waits = [
+            ("wait", "How long acquires waited for someone else's build", &reading.waits),
+            ("wake", "From a publish to the answer of one who waited for it", &reading.woken),
+        ];
+        for (name, help, histogram) in waits {
+            ours.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+        let help = "From the end of a request's head to the first byte of its answer";
+        ours.register_with_unit("request_duration", help, Unit::Seconds, self.requests.0.clone());
+        ours.register_collector(Box::new(Arc::clone(&self.connections)));
+        ours.register_collector(Box::new(reading));
+        let mut process = Registry::with_prefix("process");
+        process.register_collector(Box::new(process::Process::read()));
+        text::render(&[ours, process], format)
     }
-    if let Some(results) = results {
-        metric(&mut text, "results", "gauge", "Results that are there.", results);
-    }
-    let rows = [
-        ("connections", "gauge", "Connections that are open.", &connections.open),
-        ("connections_accepted_total", "counter", "Connections accepted.", &connections.accepted),
-        (
-            "connections_refused_total",
-            "counter",
-            "Connections refused, being too many.",
-            &connections.refused,
-        ),
-        ("connections_cut_total", "counter", "Connections cut: too slow, idle or stuck.", &connections.cut),
-    ];
-    for (name, kind, help, value) in rows {
-        metric(&mut text, name, kind, help, value.load(Ordering::Relaxed));
-    }
-    text
-}
-
-fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
-    let name = format!("pcmcache_{name}");
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Snapshot;
+
+    fn rendered(metrics: &Metrics, format: Format) -> String {
+        let counts = Snapshot { damaged_blobs: 3, saved_ms: 1500, ..Snapshot::default() };
+        metrics.render(Reading { counts, results: Some(7), ..Reading::default() }, format)
+    }
+
+    fn assert_has(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|l| l == *line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn every_count_has_its_help_type_and_value() {
-        let connections = Arc::new(Connections::default());
-        let open = connections.opened();
+        let metrics = Metrics::default();
+        let open = metrics.connections.opened();
         open.cut();
-        let snapshot = Snapshot { damaged_blobs: 3, ..Snapshot::default() };
-        let text = render(&snapshot, Some(7), &connections);
-        for line in [
-            "# TYPE pcmcache_damaged_blobs_total counter",
-            "pcmcache_damaged_blobs_total 3",
-            "pcmcache_diverged_total 0",
-            "pcmcache_results 7",
-            "pcmcache_connections 1",
-            "pcmcache_connections_cut_total 1",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
-        }
+        let asked = Asked { method: "GET".to_owned(), route: "/metrics".to_owned(), status: "2xx" };
+        metrics.answered(&asked, Duration::from_millis(3));
+        let text = rendered(&metrics, Format::Prometheus);
+        let labels = "method=\"GET\",route=\"/metrics\",status=\"2xx\"";
+        assert_has(
+            &text,
+            &[
+                "# TYPE pcmcache_damaged_blobs_total counter",
+                "pcmcache_damaged_blobs_total 3",
+                "pcmcache_diverged_total 0",
+                "pcmcache_saved_seconds_total 1.5",
+                "# TYPE pcmcache_results gauge",
+                "pcmcache_results 7",
+                "pcmcache_connections 1",
+                "pcmcache_connections_cut_total 1",
+                &format!("pcmcache_request_duration_seconds_bucket{{le=\"0.0025\",{labels}}} 0"),
+                &format!("pcmcache_request_duration_seconds_bucket{{le=\"0.005\",{labels}}} 1"),
+                &format!("pcmcache_request_duration_seconds_count{{{labels}}} 1"),
+            ],
+        );
+        assert!(text.lines().any(|line| line.starts_with("process_resident_memory_bytes ")), "{text}");
         drop(open);
-        assert!(render(&snapshot, None, &connections).contains("pcmcache_connections 0\n"));
+        assert_has(&rendered(&metrics, Format::Prometheus), &["pcmcache_connections 0"]);
+    }
+
+    #[test]
+    fn open_metrics_is_spoken_to_who_asks_for_it() {
+        let text = rendered(&Metrics::default(), Format::OpenMetrics);
+        assert_has(&text, &["# TYPE pcmcache_damaged_blobs counter", "pcmcache_damaged_blobs_total 3"]);
+        assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

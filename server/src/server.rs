@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::config::Config;
 use crate::connection::{self, Stop};
 use crate::embedded::Embedded;
 use crate::http::{self, App};
-use crate::metrics::Connections;
+use crate::metrics::Metrics;
 use crate::space::DiskOf;
 use crate::sweep;
 use crate::tls::Tls;
@@ -121,12 +122,14 @@ pub struct Server {
     cache: Arc<Cache>,
     limits: connection::Limits,
     tls: Option<Arc<Tls>>,
+    data_dir: Option<PathBuf>,
 }
 
 impl Server {
     /// Reads the certificate and opens the store that the flags name.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let directory = config.data_dir()?;
+        let data_dir = Some(directory.clone());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let tls = config.tls_files().map(|files| Tls::open(files, Arc::clone(&clock))).transpose();
         let tls = tls.context("cannot speak TLS (--tls-cert, --tls-key, --tls-client-ca)")?;
@@ -144,16 +147,18 @@ impl Server {
             entropy: Arc::new(SystemEntropy),
         };
         let limits = Limits { max_blob: config.max_blob.0, ..Limits::default() };
-        Ok(Self { cache: Cache::new(rooms, limits), limits: config.connection_limits(), tls })
+        Ok(Self { cache: Cache::new(rooms, limits), limits: config.connection_limits(), tls, data_dir })
     }
 
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let (stop, connections) = (Stop::default(), Arc::new(Connections::default()));
+        let (stop, metrics) = (Stop::default(), Arc::new(Metrics::default()));
+        let connections = Arc::clone(&metrics.connections);
         let app = App {
             cache: Arc::clone(&self.cache),
             stop: stop.drain.clone(),
-            connections: Arc::clone(&connections),
+            metrics,
+            data_dir: self.data_dir.clone(),
         };
         let sweeping = tokio::spawn(sweep::run(Arc::clone(&self.cache)));
         let following = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));

@@ -4,12 +4,12 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use http::header;
+use http::{HeaderMap, header};
 use pcmcache_shared::api::problem::Code;
 
 use super::App;
 use super::problem::Refused;
-use crate::metrics;
+use crate::metrics::{Format, Reading};
 
 pub(super) const READY_PROBLEMS: &[Code] = &[Code::Unavailable];
 
@@ -60,7 +60,9 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     }
 }
 
-/// Prometheus' text.
+/// The counts, for Prometheus.
+///
+/// OpenMetrics 1.0 to whoever accepts `application/openmetrics-text`, else Prometheus' text 0.0.4.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -68,11 +70,10 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     tag = "server",
     responses((status = 200, description = "The counts.", content_type = "text/plain", body = String)),
 )]
-pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    // A store that does not answer is told by what is missing here, and by /readyz.
-    let results = app.cache.results().await.ok();
-    let text = metrics::render(&app.cache.counters(), results, &app.connections);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> impl IntoResponse {
+    let format = Format::wanted(&headers);
+    let reading = Reading::of(&app.cache, app.data_dir.as_deref()).await;
+    ([(header::CONTENT_TYPE, format.content_type())], app.metrics.render(reading, format))
 }
 
 /// This document.
