@@ -95,23 +95,41 @@ pub fn find(texts: &[Text<'_>]) -> Result<BTreeSet<(usize, Probe)>, NotLiteral> 
     Ok(found)
 }
 
-/// A text with its continued lines joined, as the compiler reads it.
+/// A text with its continued lines joined, as the compilers read it: blanks may stand between the backslash and the end
+/// of the line, and a carriage return ends one too.
 pub fn joined(text: Vec<u8>) -> Vec<u8> {
-    if memmem::find(&text, b"\\\n").is_none() && memmem::find(&text, b"\\\r\n").is_none() {
+    let is_continued = |at: usize| text.get(at + 1).is_some_and(u8::is_ascii_whitespace);
+    if memchr::memchr(b'\r', &text).is_none() && !memchr::memchr_iter(b'\\', &text).any(is_continued) {
         return text;
     }
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_slice();
     while let Some((first, tail)) = rest.split_first() {
-        match tail {
-            [b'\n', more @ ..] | [b'\r', b'\n', more @ ..] if *first == b'\\' => rest = more,
-            _ => {
-                out.push(*first);
-                rest = tail;
-            }
+        let continued = (*first == b'\\').then(|| behind_line_end(without_blanks(tail))).flatten();
+        if let Some(behind) = continued {
+            rest = behind;
+        } else if let Some(behind) = behind_line_end(rest) {
+            out.push(b'\n');
+            rest = behind;
+        } else {
+            out.push(*first);
+            rest = tail;
         }
     }
     out
+}
+
+fn without_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|c| matches!(c, b' ' | b'\t' | b'\x0b' | b'\x0c')).count();
+    text.get(blanks..).unwrap_or_default()
+}
+
+/// What follows the end of a line, if this begins with one.
+fn behind_line_end(text: &[u8]) -> Option<&[u8]> {
+    match text {
+        [b'\r', b'\n', behind @ ..] | [b'\n' | b'\r', behind @ ..] => Some(behind),
+        _ => None,
+    }
 }
 
 /// The operands of the text's `#include`s: literal ones, and whether there may be one that is none.
@@ -238,11 +256,11 @@ fn is_condition(before: &[u8]) -> bool {
     directive.is_some_and(|directive| directive.starts_with(b"if") || directive.starts_with(b"elif"))
 }
 
-/// Behind `//` in a line without quotes nothing is evaluated.
+/// Behind `//` in a line without quotes nothing is evaluated, unless the line began in a comment that ends there.
 fn is_in_comment(before: &[u8]) -> bool {
     memmem::find(before, b"//").is_some_and(|at| {
         let code = before.get(..at).unwrap_or_default();
-        !code.iter().any(|c| matches!(c, b'"' | b'\'' | b'*'))
+        !code.iter().any(|c| matches!(c, b'"' | b'\'' | b'*')) && memmem::find(before, b"*/").is_none()
     })
 }
 
@@ -250,9 +268,9 @@ fn is_in_comment(before: &[u8]) -> bool {
 fn is_asked_for(before: &[u8]) -> bool {
     let before = before.trim_ascii_end();
     let before = before.strip_suffix(b"(").map_or(before, <[u8]>::trim_ascii_end);
-    [&b"defined"[..], b"ifdef", b"ifndef", b"elifdef", b"elifndef", b"define", b"undef"]
-        .iter()
-        .any(|word| before.ends_with(word))
+    let words = [&b"defined"[..], b"ifdef", b"ifndef", b"elifdef", b"elifndef", b"define", b"undef"];
+    let last = before.rsplit(|c| !c.is_ascii_alphanumeric() && *c != b'_').next();
+    last.is_some_and(|last| words.contains(&last))
 }
 
 /// The macro that this line defines, if the operand is a parameter of it.
@@ -314,6 +332,8 @@ mod tests {
             "#define PROBE __has_include\n",
             "#define HAS(x) __has_include(y)",
             "/* // */ #if __has_include(NAME)",
+            "/*\n//*/ #if __has_include(NAME)",
+            "#if is_defined(__has_include(NAME))",
         ] {
             assert_eq!(probes(&["", text]), Err(NotLiteral { text: 1 }), "{text}");
         }
@@ -357,6 +377,12 @@ mod tests {
     #[test]
     fn continued_lines_are_joined() {
         assert_eq!(joined(b"__has_\\\ninclude(\\\r\n<x>)".to_vec()), b"__has_include(<x>)");
+        assert_eq!(joined(b"a\\ \t\nb\\\rc\\".to_vec()), b"abc\\");
         assert_eq!(joined(b"plain\\x\n".to_vec()), b"plain\\x\n");
+    }
+
+    #[test]
+    fn lines_end_in_several_ways() {
+        assert_eq!(joined(b"a\rb\r\nc\n".to_vec()), b"a\nb\nc\n");
     }
 }
