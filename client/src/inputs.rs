@@ -353,12 +353,14 @@ impl Inputs {
             }
             texts.push((path, text));
         }
+        let words = invocation.keyed_words(str::to_owned);
+        let macros = macros(&words);
         let read: Vec<Text<'_>> = texts
             .iter()
             .map(|(path, bytes)| Text { bytes, is_system: self.search.is_system(path) })
             .collect();
         let path_of = |text: usize| texts.get(text).map_or(Path::new(""), |(path, _)| *path);
-        let found = probes::find(&read)
+        let found = probes::find(&read, &macros)
             .map_err(|NotLiteral { text }| Uncacheable::new("computed-probe", detail(path_of(text))))?;
         // A macro that asks comes out of a header unit, and is answered where it is used.
         let exported = |(text, _): &&(usize, Probe)| read.get(*text).is_some_and(|text| !text.is_system);
@@ -409,6 +411,14 @@ fn unreadable(path: &Path) -> Uncacheable {
 fn read(path: &Path) -> Result<String, Uncacheable> {
     let small = fs_err::metadata(path).is_ok_and(|metadata| metadata.len() <= MAX_LISTING);
     small.then(|| fs_err::read_to_string(path).ok()).flatten().ok_or_else(|| unreadable(path))
+}
+
+/// The macros that these words define.
+fn macros(words: &[String]) -> Vec<&str> {
+    let joined = words.iter().flat_map(|word| word.split(',')).filter_map(|word| word.strip_prefix("-D"));
+    let separate = words.iter().zip(words.iter().skip(1)).filter(|(flag, _)| *flag == "-D");
+    let definitions = joined.chain(separate.map(|(_, definition)| definition.as_str()));
+    definitions.filter_map(|definition| definition.split(['=', '(']).next()).collect()
 }
 
 /// Whether the text may tell the assembler to read a file, by `.incbin` or `.include` or parts of them.

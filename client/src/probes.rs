@@ -63,36 +63,81 @@ const PROBES: [(&str, Kind); 3] = [
     ("__has_include_next", Kind::IncludeNext),
     ("__has_embed", Kind::Embed),
 ];
+/// What compilers define that could be a part of a header's name.
+const PREDEFINED: [&str; 8] = ["arm", "i386", "linux", "mips", "sparc", "sun", "unix", "vax"];
 /// The most macros that wrap a probe.
 const MAX_WRAPPERS: usize = 64;
 
-/// The probes in these texts, each with the number of its text.
-pub fn find(texts: &[Text<'_>]) -> Result<BTreeSet<(usize, Probe)>, NotLiteral> {
+/// The probes in these texts, each with the number of its text. `macros`: those that the command line defines.
+pub fn find(texts: &[Text<'_>], macros: &[&str]) -> Result<BTreeSet<(usize, Probe)>, NotLiteral> {
     let mut names: Vec<(String, Kind)> =
         PROBES.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
     let mut found = BTreeSet::new();
+    let mut opaque = BTreeSet::new();
     let mut next = 0;
     while let Some((name, kind)) = names.get(next).cloned() {
         next += 1;
         for (number, text) in texts.iter().enumerate() {
             for at in uses(text.bytes, &name) {
+                let line = before(text.bytes, at);
                 match read(text.bytes, at, &name) {
                     Read::Nothing => {}
-                    Read::Operand(operand, beside) => {
-                        found.insert((number, Probe { name: operand, beside, kind }));
+                    Read::Operand { name, beside, is_direct }
+                        if is_direct
+                            || beside != Beside::None
+                            || !holds_macro(&name, line, texts, macros) =>
+                    {
+                        found.insert((number, Probe { name, beside, kind }));
                     }
                     Read::Wrapper(wrapper) if names.len() < MAX_WRAPPERS => {
                         if !names.iter().any(|(known, _)| *known == wrapper) {
                             names.push((wrapper, kind));
                         }
                     }
-                    Read::Wrapper(_) | Read::Unknown if text.is_system => {}
-                    Read::Wrapper(_) | Read::Unknown => return Err(NotLiteral { text: number }),
+                    Read::Wrapper(_) | Read::Unknown | Read::Operand { .. } if text.is_system => {
+                        opaque.extend(defined(line));
+                    }
+                    Read::Wrapper(_) | Read::Unknown | Read::Operand { .. } => {
+                        return Err(NotLiteral { text: number });
+                    }
                 }
             }
         }
     }
+    refuse_users(opaque, texts)?;
     Ok(found)
+}
+
+/// What the system's headers ask by macros that were not followed must not be asked by others.
+fn refuse_users(mut macros: BTreeSet<String>, texts: &[Text<'_>]) -> Result<(), NotLiteral> {
+    let mut done = BTreeSet::new();
+    while let Some(name) = macros.pop_first() {
+        for (number, text) in texts.iter().enumerate() {
+            let lines = uses(text.bytes, &name).map(|at| before(text.bytes, at));
+            for line in lines.filter(|line| !is_in_comment(line) && !is_asked_for(line)) {
+                if !text.is_system {
+                    return Err(NotLiteral { text: number });
+                }
+                macros.extend(defined(line).filter(|user| !done.contains(user)));
+            }
+        }
+        done.insert(name);
+    }
+    Ok(())
+}
+
+/// Whether a part of an operand `<a/b>`, which goes through a macro, may be a macro or the parameter of one.
+fn holds_macro(operand: &str, line: &[u8], texts: &[Text<'_>], macros: &[&str]) -> bool {
+    let is_defined = |word: &str| {
+        let mut used = texts.iter().flat_map(|text| uses(text.bytes, word).map(|at| before(text.bytes, at)));
+        macros.contains(&word)
+            || PREDEFINED.contains(&word)
+            || uses(line, word).next().is_some()
+            || used.any(|line| last_word(line.trim_ascii_end()) == b"define")
+    };
+    operand
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .any(|word| !word.is_empty() && is_defined(word))
 }
 
 /// A text with its continued lines joined, as the compilers read it: blanks may stand between the backslash and the end
@@ -211,8 +256,8 @@ const SHORTEST_END: usize = 6;
 enum Read {
     /// It is only asked whether there is such a thing, or it is spoken of in a comment.
     Nothing,
-    /// A literal operand, and beside what it is looked for.
-    Operand(String, Beside),
+    /// A literal operand, beside what it is looked for, and whether it is read as it stands, through no macro.
+    Operand { name: String, beside: Beside, is_direct: bool },
     /// The operand is a parameter of the macro of this name.
     Wrapper(String),
     /// None of these.
@@ -229,9 +274,7 @@ fn uses<'a>(text: &'a [u8], name: &'a str) -> impl Iterator<Item = usize> + 'a {
 }
 
 fn read(text: &[u8], at: usize, name: &str) -> Read {
-    let line_start =
-        text.get(..at).and_then(|before| memchr::memrchr(b'\n', before)).map_or(0, |end| end + 1);
-    let before = text.get(line_start..at).unwrap_or_default();
+    let before = before(text, at);
     let after = text.get(at + name.len()..).unwrap_or_default();
     if is_in_comment(before) || is_asked_for(before) {
         return Read::Nothing;
@@ -244,10 +287,38 @@ fn read(text: &[u8], at: usize, name: &str) -> Read {
         Some(b'<') => (Beside::None, b'>'),
         Some(_) | None => return wrapper(before, operand).map_or(Read::Unknown, Read::Wrapper),
     };
+    let is_direct =
+        is_condition(before) && !is_in_arguments(before) && PROBES.iter().any(|(probe, _)| *probe == name);
     let name = operand.get(1..).unwrap_or_default();
     let end = name.iter().position(|c| *c == end || *c == b'\n');
     let name = end.and_then(|end| name.get(..end)).and_then(|name| std::str::from_utf8(name).ok());
-    name.map_or(Read::Unknown, |name| Read::Operand(name.to_owned(), beside))
+    name.map_or(Read::Unknown, |name| Read::Operand { name: name.to_owned(), beside, is_direct })
+}
+
+/// What stands before this place on its line.
+fn before(text: &[u8], at: usize) -> &[u8] {
+    let before = text.get(..at).unwrap_or_default();
+    let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
+    before.get(start..).unwrap_or_default()
+}
+
+/// The word that this ends with.
+fn last_word(line: &[u8]) -> &[u8] {
+    line.rsplit(|c| !c.is_ascii_alphanumeric() && *c != b'_').next().unwrap_or_default()
+}
+
+/// Whether a parenthesis is open that stands behind a word: then this may be in the arguments of a macro.
+fn is_in_arguments(before: &[u8]) -> bool {
+    let mut open = Vec::new();
+    for (at, c) in before.iter().enumerate() {
+        if *c == b'(' {
+            let word = last_word(before.get(..at).unwrap_or_default().trim_ascii_end());
+            open.push(!matches!(word, b"" | b"if" | b"elif"));
+        } else if *c == b')' {
+            open.pop();
+        }
+    }
+    open.contains(&true)
 }
 
 /// Whether this begins an `#if` or `#elif`: what stands there is asked where it stands.
@@ -269,21 +340,26 @@ fn is_asked_for(before: &[u8]) -> bool {
     let before = before.trim_ascii_end();
     let before = before.strip_suffix(b"(").map_or(before, <[u8]>::trim_ascii_end);
     let words = [&b"defined"[..], b"ifdef", b"ifndef", b"elifdef", b"elifndef", b"define", b"undef"];
-    let last = before.rsplit(|c| !c.is_ascii_alphanumeric() && *c != b'_').next();
-    last.is_some_and(|last| words.contains(&last))
+    words.contains(&last_word(before))
 }
 
-/// The macro that this line defines, if the operand is a parameter of it.
+/// The macro that this line defines, if the operand is its first parameter.
 fn wrapper(line: &[u8], operand: &[u8]) -> Option<String> {
-    let line = std::str::from_utf8(line).ok()?.trim_start().strip_prefix('#')?.trim_start();
-    let (name, rest) = line.strip_prefix("define")?.trim_start().split_once('(')?;
-    let (parameters, _) = rest.split_once(')')?;
+    let name = defined(line)?;
+    let line = std::str::from_utf8(line).ok()?;
+    let (_, parameters) = line.split_once(&format!("{name}("))?;
+    let first = parameters.split([',', ')']).next()?.trim();
     let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
     let end = operand.iter().position(|c| !is_word(c)).unwrap_or(operand.len());
-    let operand = std::str::from_utf8(operand.get(..end)?).ok()?;
-    let is_parameter = parameters.split(',').any(|parameter| parameter.trim() == operand);
-    let is_name = !name.is_empty() && name.bytes().all(|c| is_word(&c));
-    (is_parameter && is_name).then(|| name.to_owned())
+    (!first.is_empty() && operand.get(..end)? == first.as_bytes()).then_some(name)
+}
+
+/// The macro that this line defines.
+fn defined(line: &[u8]) -> Option<String> {
+    let line = std::str::from_utf8(line).ok()?.trim_start().strip_prefix('#')?.trim_start();
+    let rest = line.strip_prefix("define")?.trim_start();
+    let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    (!name.is_empty()).then_some(name)
 }
 
 #[cfg(test)]
@@ -293,7 +369,10 @@ mod tests {
     fn probes(texts: &[&str]) -> Result<Vec<(usize, String, Beside)>, NotLiteral> {
         let texts: Vec<_> =
             texts.iter().map(|text| Text { bytes: text.as_bytes(), is_system: false }).collect();
-        Ok(find(&texts)?.into_iter().map(|(text, probe)| (text, probe.name, probe.beside)).collect())
+        Ok(find(&texts, &["GIVEN"])?
+            .into_iter()
+            .map(|(text, probe)| (text, probe.name, probe.beside))
+            .collect())
     }
 
     #[test]
@@ -338,7 +417,36 @@ mod tests {
             assert_eq!(probes(&["", text]), Err(NotLiteral { text: 1 }), "{text}");
         }
         let system = Text { bytes: b"__has_include(NAME)", is_system: true };
-        assert_eq!(find(&[system]), Ok(BTreeSet::new()));
+        assert_eq!(find(&[system], &[]), Ok(BTreeSet::new()));
+    }
+
+    #[test]
+    fn an_operand_that_goes_through_a_macro_is_no_literal_if_it_may_hold_one() {
+        for text in [
+            "#define HAS(name) __has_include(<dir/name.h>)",
+            "#define DIR x\n#define HAS __has_include(<DIR/x.h>)",
+            "#define DIR x\n#define HAS(x) __has_include(x)\n#if HAS(<DIR/x.h>)",
+            "#define DIR x\n#if SAME(__has_include(<DIR/x.h>))",
+            "#define HAS(x) __has_include(x)\n#if HAS(<linux/x.h>)",
+            "#define HAS(x) __has_include(x)\n#if HAS(<GIVEN/x.h>)",
+            "#define SECOND(x, y) __has_include(y)\n#if SECOND(\"x\", \"y\")",
+        ] {
+            assert_eq!(probes(&["", text]), Err(NotLiteral { text: 1 }), "{text}");
+        }
+        let literal = "#define linux x\n#if defined(X) && (__has_include(<linux/x.h>))";
+        assert_eq!(probes(&[literal]).unwrap(), [(0, "linux/x.h".to_owned(), Beside::None)]);
+    }
+
+    #[test]
+    fn a_macro_of_the_system_that_cannot_be_followed_is_not_for_others() {
+        let system = |bytes| Text { bytes, is_system: true };
+        let own = [system(b"#define ASKS __has_include\n"), system(b"#define TOO ASKS\n#if ASKS(<x.h>)\n")];
+        assert_eq!(find(&own, &[]), Ok(BTreeSet::new()));
+        for text in [&b"#if ASKS(<x.h>)"[..], b"#if TOO(<x.h>)"] {
+            let [first, second] = own.each_ref().map(|text| system(text.bytes));
+            let users = Text { bytes: text, is_system: false };
+            assert_eq!(find(&[first, second, users], &[]), Err(NotLiteral { text: 2 }));
+        }
     }
 
     #[test]
