@@ -264,7 +264,7 @@ impl Inputs {
         }
         learnt.extend(self.in_the_way(invocation, &files).into_iter().map(Learnt::Passed));
         learnt.extend(files.into_iter().map(Learnt::File));
-        self.refuse_newcomers(&learnt, start)?;
+        self.refuse_newcomers(&learnt, invocation.family, start)?;
         Ok(learnt.into_iter().map(|learnt| self.spelled(learnt)).collect())
     }
 
@@ -279,16 +279,20 @@ impl Inputs {
         }
     }
 
-    /// What was looked for and not read must have been there when the compiler looked, too.
-    fn refuse_newcomers(&self, set: &[Learnt], start: Moment) -> Result<(), Uncacheable> {
-        let was_there = |path: &Path| {
-            fs_err::metadata(self.cwd.join(path)).is_ok_and(|m| FileId::of(&m).untouched_since(start))
+    /// What was looked for and not read must have been there when the compiler looked, too. What is not there now must not
+    /// have been: Clang's depfile lists what a probe found, for GCC the directory must tell.
+    fn refuse_newcomers(&self, set: &[Learnt], family: Family, start: Moment) -> Result<(), Uncacheable> {
+        let untouched = |path: &Path| {
+            fs_err::metadata(self.cwd.join(path)).ok().map(|m| FileId::of(&m).untouched_since(start))
         };
-        let is_new = |learnt: &&Learnt| match learnt {
-            Learnt::Passed(path) | Learnt::Present(path) => !was_there(path),
+        let changed = |learnt: &&Learnt| match learnt {
+            Learnt::Passed(path) | Learnt::Present(path) => untouched(path) != Some(true),
+            Learnt::Absent(path) if family == Family::Gcc => {
+                path.ancestors().skip(1).find_map(untouched) != Some(true)
+            }
             Learnt::Absent(_) | Learnt::Bmi(_) | Learnt::File(_) => false,
         };
-        match set.iter().find(is_new) {
+        match set.iter().find(changed) {
             Some(learnt) => Err(Uncacheable::new("input-changed", format!("{learnt:?}"))),
             None => Ok(()),
         }
