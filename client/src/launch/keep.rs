@@ -98,7 +98,7 @@ impl Session {
         let Some(store) = self.store.clone() else { return Vec::new() };
         let unnamed = task.invocation.bmis.iter().filter(|bmi| bmi.module.is_empty());
         let entries = unnamed.filter_map(|bmi| store.embedded(self.inputs.digest(&bmi.path).ok()?));
-        entries.flat_map(|bmi| bmi.headers).map(|header| task.bases.path(&header)).collect()
+        entries.flat_map(|bmi| bmi.headers).map(|header| task.facts.bases.path(&header)).collect()
     }
 
     /// Room in the local store. Where there is a server, what goes there must lie here first.
@@ -116,13 +116,13 @@ impl Session {
     pub(super) fn put_outputs(&self, task: &Task, built: &Built, store: &Store) -> io::Result<ActionResult> {
         let mut outputs = Vec::new();
         for (role, staged, _) in &built.plan.files {
-            let is_spelled = *role == Role::Depfile && !task.bases.is_empty();
+            let is_spelled = *role == Role::Depfile && !task.facts.bases.is_empty();
             let (digest, size) =
                 if is_spelled { put_depfile(task, staged, store)? } else { store.put_file(staged)? };
             outputs.push(Output { role: *role, digest, size });
         }
         for (role, said) in [(Role::Stdout, &built.ran.stdout), (Role::Stderr, &built.ran.stderr)] {
-            let said = said.as_ref().and_then(|said| task.bases.spell_text(said));
+            let said = said.as_ref().and_then(|said| task.facts.bases.spell_text(said));
             let said = said.ok_or_else(|| io::Error::other(format!("{role} cannot be kept")))?;
             if !said.is_empty() {
                 outputs.push(Output { role, digest: store.put_blob(&said)?, size: said.len() as u64 });
@@ -228,7 +228,7 @@ fn put_depfile(task: &Task, staged: &Path, store: &Store) -> io::Result<(Digest,
         return Err(not_understood());
     }
     let rules = Rules::parse(&text).ok_or_else(not_understood)?;
-    let text = rules.spelled(|name| task.bases.spell_name(name)).text();
+    let text = rules.spelled(|name| task.facts.bases.spell_name(name)).text();
     Ok((store.put_blob(text.as_bytes())?, text.len() as u64))
 }
 

@@ -147,7 +147,7 @@ impl Session {
 
     /// The action that differs least, among those of the same source and of the same output.
     fn nearest(&mut self, task: &Task, store: &Store) -> Option<Nearest> {
-        let source = task.bases.spell_path(&task.invocation.source);
+        let source = task.facts.bases.spell_path(&task.invocation.source);
         let output = task.facts.cwd.join(task.invocation.main_output());
         let mut actions = store.near(Near::Source(&source));
         for action in store.near(Near::Output(&output)) {

@@ -72,7 +72,7 @@ impl Plan {
                 args.push(invocation.source.clone().into());
             }
         }
-        self.add_extras(&mut args);
+        self.add_extras(&task.facts.cwd, &mut args);
         let made = self.staged(Role::Object).or(self.staged(Role::Bmi));
         let main = made.or(invocation.scanned.as_deref()).unwrap_or(Path::new(""));
         args.extend(["-o".into(), main.into()]);
@@ -86,7 +86,7 @@ impl Plan {
         if let Some(columns) = task.columns {
             args.push(format!("-fmessage-length={columns}").into());
         }
-        if task.colour {
+        if task.facts.colour {
             args.push(key::colour(invocation.family).into());
         }
         args
@@ -94,22 +94,23 @@ impl Plan {
 
     /// What names its files after the main output finds them in its stage. Where the name gets into outputs, it is the
     /// final one.
-    fn add_extras(&self, args: &mut Vec<OsString>) {
+    fn add_extras(&self, cwd: &Path, args: &mut Vec<OsString>) {
         for (role, staged, path) in &self.files {
-            let mut cc1 = |words: &[&OsStr]| {
-                args.extend(words.iter().flat_map(|word| [OsStr::new("-Xclang"), word]).map(OsStr::to_owned));
-            };
             match role {
-                Role::SplitDwarf => cc1(&[
-                    "-split-dwarf-file".as_ref(),
-                    path.as_os_str(),
-                    "-split-dwarf-output".as_ref(),
-                    staged.as_os_str(),
-                ]),
+                Role::SplitDwarf => add_compiler_words(
+                    args,
+                    &[
+                        "-split-dwarf-file".as_ref(),
+                        path.as_os_str(),
+                        "-split-dwarf-output".as_ref(),
+                        staged.as_os_str(),
+                    ],
+                ),
                 Role::CoverageNotes => {
-                    let data = absolute(path).with_extension("gcda");
-                    cc1(&[&os::join_name(&["-coverage-notes-file=".as_ref(), staged.as_os_str()])]);
-                    cc1(&[&os::join_name(&["-coverage-data-file=".as_ref(), data.as_os_str()])]);
+                    let data = cwd.join(path).with_extension("gcda");
+                    let notes = os::join_name(&["-coverage-notes-file=".as_ref(), staged.as_os_str()]);
+                    let data = os::join_name(&["-coverage-data-file=".as_ref(), data.as_os_str()]);
+                    add_compiler_words(args, &[&notes, &data]);
                 }
                 Role::SerializedDiagnostics => {
                     args.extend(["--serialize-diagnostics".into(), staged.clone().into()]);
@@ -138,16 +139,11 @@ impl Plan {
         if depfile.is_some_and(|depfile| depfile.phony) {
             args.push("-MP".into());
         }
-        let mut cc1 = |words: &[&std::ffi::OsStr]| {
-            for word in words {
-                args.extend(["-Xclang".into(), (*word).to_owned()]);
-            }
-        };
         if let (Some(graph), Family::Clang) = (&self.graph, invocation.family) {
-            cc1(&["-dependency-dot".as_ref(), graph.as_os_str()]);
+            add_compiler_words(args, &["-dependency-dot".as_ref(), graph.as_os_str()]);
         }
         if invocation.may_load_bmis() {
-            cc1(&["-module-file-deps".as_ref()]);
+            add_compiler_words(args, &["-module-file-deps".as_ref()]);
         }
     }
 
@@ -162,6 +158,7 @@ impl Plan {
     }
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    os::working_directory().map_or_else(|_| path.to_owned(), |cwd| cwd.join(path))
+/// Adds words for the compiler proper.
+fn add_compiler_words(args: &mut Vec<OsString>, words: &[&OsStr]) {
+    args.extend(words.iter().flat_map(|word| [OsStr::new("-Xclang"), word]).map(OsStr::to_owned));
 }

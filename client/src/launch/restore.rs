@@ -59,7 +59,7 @@ impl Session {
             }
             let stage =
                 StagedFile::create(stages.path_for(path).map_err(unwritable)?, 0o666).map_err(unwritable)?;
-            let is_spelled = role == Role::Depfile && !task.bases.is_empty();
+            let is_spelled = role == Role::Depfile && !task.facts.bases.is_empty();
             let copied = if is_spelled {
                 copy_depfile(task, &store, output, stage)
             } else {
@@ -74,7 +74,7 @@ impl Session {
         for role in [Role::Stdout, Role::Stderr] {
             let Some(output) = hit.result.output(role) else { continue };
             match store.read_blob(output) {
-                Ok(text) => said.push((role, task.bases.text(text))),
+                Ok(text) => said.push((role, task.facts.bases.text(text))),
                 Err(lost) => return Ok(self.lose(&store, hit, output, lost)),
             }
         }
@@ -128,7 +128,7 @@ fn copy_depfile(
         Err(lost) => return Ok(Err(lost)),
     };
     let Some(rules) = text.and_then(|text| Rules::parse(&text)) else { return Ok(Err(Lost::Damaged)) };
-    let here = |name: &str| task.bases.path(Path::new(name)).to_string_lossy().into_owned();
+    let here = |name: &str| task.facts.bases.path(Path::new(name)).to_string_lossy().into_owned();
     staged.write_all(rules.spelled(here).text().as_bytes())?;
     staged.finish(Durability::None).map(Ok)
 }

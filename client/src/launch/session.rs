@@ -46,8 +46,6 @@ pub(super) struct Task {
     pub(super) invocation: Invocation,
     pub(super) compiler: Compiler,
     pub(super) unit: Unit,
-    pub(super) colour: bool,
-    pub(super) bases: Bases,
     pub(super) facts: Facts,
     /// The width of the terminal that the compiler would wrap its diagnostics to. They are other ones for each width, so
     /// they are neither kept nor taken from what was kept.
@@ -135,15 +133,13 @@ impl Session {
             inputs,
             lists_bmis,
             colour,
-            bases: bases.clone(),
+            bases,
         };
         let unit = key::unit(&invocation, &facts);
         Ok(Task {
             invocation,
             compiler,
             unit,
-            colour,
-            bases,
             facts,
             driver: driver.words,
             columns,

@@ -180,7 +180,7 @@ impl Session {
             driver: task.driver.clone(),
         };
         store.put_command(action, &command)?;
-        store.add_near(Near::Source(&task.bases.spell_path(&task.invocation.source)), action)?;
+        store.add_near(Near::Source(&task.facts.bases.spell_path(&task.invocation.source)), action)?;
         store.add_near(Near::Output(&task.facts.cwd.join(task.invocation.main_output())), action)?;
         result.output(Role::Bmi).map_or(Ok(()), |bmi| store.add_near(Near::Bmi(bmi.digest), action))
     }
