@@ -93,19 +93,13 @@ impl Inputs {
 
     /// Where the module's BMI is found along the prebuilt paths now.
     pub fn find_bmi(&self, invocation: &Invocation, module: &str) -> Option<PathBuf> {
-        let name = format!("{}.pcm", module.replace(':', "-"));
-        invocation
-            .prebuilt_paths
-            .iter()
-            .map(|directory| directory.join(&name))
-            .find(|path| self.cwd.join(path).exists())
+        places_for_bmi(invocation, module).find(|path| self.cwd.join(path).exists())
     }
 
     /// Where the module's BMI is and is not: its place, not only its bytes, counts.
     fn places_of_bmi(&self, invocation: &Invocation, module: &str) -> Vec<Learnt> {
-        let name = format!("{}.pcm", module.replace(':', "-"));
         let mut places = Vec::new();
-        for path in invocation.prebuilt_paths.iter().map(|directory| self.cwd.join(directory).join(&name)) {
+        for path in places_for_bmi(invocation, module).map(|path| self.cwd.join(path)) {
             if path.exists() {
                 places.push(Learnt::Present(path));
                 break;
@@ -339,31 +333,30 @@ impl Inputs {
             let text = fs_err::read(self.cwd.join(path))
                 .map_err(|_| Uncacheable::new("input-changed", detail(path)))?;
             let text = probes::joined(text);
+            let is_system = self.search.is_system(path);
             let found = |(word, _): &&(&str, &str)| memmem::find(&text, word.as_bytes()).is_some();
             if let Some((_, reason)) = NOT_IN_KEY.iter().find(found) {
                 return Err(Uncacheable::new(reason, detail(path)));
             }
-            if !self.search.is_system(path) && has_assembler_include(&text) {
+            if !is_system && has_assembler_include(&text) {
                 return Err(Uncacheable::new("incbin", detail(path)));
             }
-            if !self.search.is_system(path) && compares_times(&text) {
+            if !is_system && compares_times(&text) {
                 return Err(Uncacheable::new("pragma-dependency", detail(path)));
             }
-            if !self.search.is_system(path) && probes::has_part_of(&text, &BUILT_IN) {
+            if !is_system && probes::has_part_of(&text, &BUILT_IN) {
                 return Err(Uncacheable::new("computed-probe", detail(path)));
             }
             if self.bases.may_be_read_by_name(&text, invocation.may_load_bmis()) {
                 return Err(Uncacheable::new("base-in-source", detail(path)));
             }
-            texts.push((path, text));
+            texts.push((path, text, is_system));
         }
         let words = invocation.keyed_words(str::to_owned);
         let macros = macros(&words);
-        let read: Vec<Text<'_>> = texts
-            .iter()
-            .map(|(path, bytes)| Text { bytes, is_system: self.search.is_system(path) })
-            .collect();
-        let path_of = |text: usize| texts.get(text).map_or(Path::new(""), |(path, _)| *path);
+        let read: Vec<Text<'_>> =
+            texts.iter().map(|(_, bytes, is_system)| Text { bytes, is_system: *is_system }).collect();
+        let path_of = |text: usize| texts.get(text).map_or(Path::new(""), |(path, ..)| *path);
         let found = probes::find(&read, &macros)
             .map_err(|NotLiteral { text }| Uncacheable::new("computed-probe", detail(path_of(text))))?;
         // A macro that asks comes out of a header unit, and is answered where it is used.
@@ -371,7 +364,7 @@ impl Inputs {
         if let Some((text, _)) = found.iter().find(exported).filter(|_| invocation.kind == Kind::HeaderUnit) {
             return Err(Uncacheable::new("computed-probe", detail(path_of(*text))));
         }
-        let files = || texts.iter().map(|(path, _)| *path);
+        let files = || texts.iter().map(|(path, ..)| *path);
         let look_up = |(text, probe): &(usize, Probe)| self.search.look_up(probe, path_of(*text), files());
         Ok(found.iter().flat_map(look_up).collect())
     }
@@ -385,6 +378,12 @@ impl Inputs {
         });
         named.chain(found).collect()
     }
+}
+
+/// Where the module's BMI is looked for along the prebuilt paths, in order.
+fn places_for_bmi(invocation: &Invocation, module: &str) -> impl Iterator<Item = PathBuf> {
+    let name = format!("{}.pcm", module.replace(':', "-"));
+    invocation.prebuilt_paths.iter().map(move |directory| directory.join(&name))
 }
 
 /// The depfile's text without the BMIs that the compiler was made to list.
