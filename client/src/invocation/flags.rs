@@ -50,6 +50,22 @@ pub enum Effect {
     Bypass(&'static str),
 }
 
+impl Effect {
+    /// Whether a flag with it enters the key as it is given.
+    pub const fn is_keyed(self) -> bool {
+        match self {
+            Self::Key
+            | Self::KeyAndCwd
+            | Self::KeyPath
+            | Self::KeyInput
+            | Self::AskAnew
+            | Self::PrefixMap
+            | Self::Absolute => true,
+            Self::Quiet | Self::Role(_) | Self::Bypass(_) => false,
+        }
+    }
+}
+
 /// The flags that say what a command makes or reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

@@ -135,21 +135,14 @@ impl Parser {
         if let Some((_, reason)) = NOT_IN_KEY.iter().find(|(word, _)| value.contains(word)) {
             return Err(Bypass::new(reason, given));
         }
-        match effect {
-            Effect::Role(role) => self.take_role(role, text, value, modmap),
-            Effect::Quiet => {
-                self.args.push(Arg::Quiet(text.to_owned()));
-                Ok(())
-            }
-            Effect::Key
-            | Effect::KeyAndCwd
-            | Effect::KeyPath
-            | Effect::KeyInput
-            | Effect::AskAnew
-            | Effect::PrefixMap
-            | Effect::Absolute
-            | Effect::Bypass(_) => self.take_key(effect, text, value, separate),
+        if let Effect::Role(role) = effect {
+            return self.take_role(role, text, value, modmap);
         }
+        if effect.is_keyed() {
+            return self.take_key(effect, text, value, separate);
+        }
+        self.args.push(Arg::Quiet(text.to_owned()));
+        Ok(())
     }
 
     /// A flag that enters the key.
@@ -172,8 +165,7 @@ impl Parser {
                 let words = if separate { vec![text.to_owned(), value] } else { vec![text.to_owned()] };
                 self.args.push(Arg::Key(words));
             }
-            Effect::Bypass(reason) => return Err(Bypass::new(reason, text)),
-            Effect::Quiet | Effect::Role(_) => return Err(Bypass::new("internal", text)),
+            Effect::Quiet | Effect::Role(_) | Effect::Bypass(_) => return Err(Bypass::new("internal", text)),
         }
         Ok(())
     }
