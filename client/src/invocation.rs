@@ -361,6 +361,7 @@ mod tests {
             ("a.cpp -o a", "not-a-compile"),
             ("-c", "not-a-compile"),
             ("-c a.cpp b.cpp", "several-sources"),
+            ("a.o b.o -o a", "not-a-compile"),
             ("-c -", "standard-input"),
             ("-c a.cpp -o -", "standard-output"),
             ("-c a.cpp -o x -o y", "flag-twice"),

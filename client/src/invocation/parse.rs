@@ -59,6 +59,8 @@ struct Parser {
     compile: bool,
     header_unit: bool,
     source: Option<PathBuf>,
+    /// A second source, as a link has them.
+    more: Option<String>,
     language: Option<Language>,
     output: Option<String>,
     bmi_output: Option<(Option<String>, bool)>,
@@ -90,6 +92,7 @@ impl Parser {
             compile: false,
             header_unit: false,
             source: None,
+            more: None,
             language: None,
             output: None,
             bmi_output: None,
@@ -174,9 +177,11 @@ impl Parser {
         if text == "-" || text.is_empty() {
             return Err(Bypass::new("standard-input", text));
         }
-        if self.source.replace(PathBuf::from(text)).is_some() {
-            return Err(Bypass::new("several-sources", text));
+        if self.source.is_some() {
+            self.more.get_or_insert_with(|| text.to_owned());
+            return Ok(());
         }
+        self.source = Some(PathBuf::from(text));
         self.holds_cwd |= Path::new(text).is_relative();
         self.args.push(Arg::Source);
         Ok(())
@@ -310,6 +315,12 @@ impl Parser {
 
     fn finish(mut self) -> Result<Invocation, Bypass> {
         self.check_compiler_words()?;
+        if !self.compile && !self.precompile && !self.header_unit {
+            return Err(Bypass::new("not-a-compile", "neither -c nor --precompile"));
+        }
+        if let Some(more) = self.more {
+            return Err(Bypass::new("several-sources", more));
+        }
         let source = self.source.clone().ok_or_else(|| Bypass::new("not-a-compile", "no source"))?;
         let language = self.language_of(&source)?;
         let kind = self.kind(language)?;
@@ -357,13 +368,12 @@ impl Parser {
             (false, true, Header) => Err(Bypass::new("precompile", language.word())),
             (_, _, Header | UserHeader | SystemHeader) => Err(Bypass::new("language", language.word())),
             (_, _, _) if self.header_unit => Err(Bypass::new("header-unit", language.word())),
-            (false, false, _) => Err(Bypass::new("not-a-compile", "neither -c nor --precompile")),
             (true, false, C | Cxx | CxxModule) if self.scan => Ok(Kind::Scan),
             (_, _, _) if self.scan => Err(Bypass::new("scan", "of another command than a compile")),
             (true, false, Bmi) => Ok(Kind::BmiToObject),
             (true, false, C | Cxx | CxxModule) => Ok(Kind::Object),
-            (false, true, CxxModule) => Ok(Kind::Precompile),
-            (false, true, C | Cxx | Bmi) => Err(Bypass::new("precompile", language.word())),
+            (false, _, CxxModule) => Ok(Kind::Precompile),
+            (false, _, C | Cxx | Bmi) => Err(Bypass::new("precompile", language.word())),
         }
     }
 
