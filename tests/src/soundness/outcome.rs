@@ -1,8 +1,10 @@
-//! What came of a case.
+//! What came of a case, or of many.
 
 use std::collections::BTreeMap;
 
-/// What came of a case.
+use super::Case;
+
+/// What came of a case, or of many.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Compiles after the first that followed a change.
@@ -19,4 +21,19 @@ pub struct Outcome {
     pub missed: Vec<String>,
     /// Why commands were not cached: reason and count.
     pub bypassed: BTreeMap<String, u64>,
+}
+
+impl Outcome {
+    /// Adds what came of this case.
+    pub fn add(&mut self, case: &Case, outcome: Self) {
+        self.seconds += outcome.seconds;
+        self.second_hits += outcome.second_hits;
+        self.repeats += outcome.repeats;
+        self.repeat_hits += outcome.repeat_hits;
+        self.wrong.extend(outcome.wrong.iter().map(|what| format!("{case}\n  {what}")));
+        self.missed.extend(outcome.missed);
+        for (reason, count) in outcome.bypassed {
+            *self.bypassed.entry(reason).or_default() += count;
+        }
+    }
 }

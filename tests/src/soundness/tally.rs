@@ -1,6 +1,5 @@
 //! All cases for one contestant, and what they came to.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,20 +11,8 @@ use super::{Case, Contestant, Outcome, trial};
 pub struct Tally {
     /// How many cases were tried.
     pub cases: u64,
-    /// Compiles after a change.
-    pub seconds: u64,
-    /// Those of them that were hits.
-    pub second_hits: u64,
-    /// Compiles that repeated the one before.
-    pub repeats: u64,
-    /// Those of them that were hits.
-    pub repeat_hits: u64,
-    /// The cases in which the contestant did not do what the compiler does.
-    pub wrong: Vec<String>,
-    /// Hits that were promised, and that were none.
-    pub missed: Vec<String>,
-    /// Why commands were not cached: reason and count.
-    pub bypassed: BTreeMap<String, u64>,
+    /// What came of them together; what was wrong and missed with the cases' names.
+    pub all: Outcome,
 }
 
 impl Tally {
@@ -61,15 +48,7 @@ impl Tally {
             reasons.join(" ")
         );
         self.cases += 1;
-        self.seconds += seconds;
-        self.second_hits += second_hits;
-        self.repeats += repeats;
-        self.repeat_hits += repeat_hits;
-        self.wrong.extend(outcome.wrong.iter().map(|what| format!("{case}\n  {what}")));
-        self.missed.extend(outcome.missed);
-        for (reason, count) in outcome.bypassed {
-            *self.bypassed.entry(reason).or_default() += count;
-        }
+        self.all.add(case, outcome);
     }
 
     /// The head of a table of [`Tally::row`]s.
@@ -85,11 +64,11 @@ impl Tally {
         format!(
             "{name:<10} {:>6} {:>16} {:>6} {:>9} {:>6} {:>6}",
             self.cases,
-            self.seconds,
-            self.second_hits,
-            self.repeats,
-            self.repeat_hits,
-            self.wrong.len()
+            self.all.seconds,
+            self.all.second_hits,
+            self.all.repeats,
+            self.all.repeat_hits,
+            self.all.wrong.len()
         )
     }
 }
