@@ -4,8 +4,8 @@
 //!   name only when whole, equal to it and durable.
 //! - **Putting is idempotent, and heals.** The same bytes put again take the place of what is there, so a copy that
 //!   was damaged meanwhile is replaced.
-//! - **A blob exists in a scope only if all its bytes were put in that scope.** One that another scope holds is
-//!   absent here; that the bytes are stored once is nobody's business.
+//! - **Who put a blob is kept with it**: its scope and writer. Who may see it is not a store's business, and that the bytes
+//!   are stored once is nobody's.
 //! - **A store keeps its bounds** ([`Bounds`](crate::space::Bounds)): room is taken for all of a stage before its first
 //!   byte, and given back with the stage.
 //! - A store does not vouch for bytes at rest: a disk lies. Who reads verifies, and [`Blobs::condemn`]s what
@@ -15,7 +15,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pcmcache_shared::{Digest, Scope};
+use pcmcache_shared::{Digest, Scope, Writer};
 
 use crate::fault::Fault;
 use crate::space::{Shortage, Usage};
@@ -45,9 +45,9 @@ impl Stat {
 /// What putting a blob did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// The scope has one blob more.
+    /// It is the first time that this writer puts it in this scope.
     Stored,
-    /// The scope had it; its bytes were refreshed.
+    /// The writer had put it there before; its bytes were refreshed.
     Existed,
 }
 
@@ -75,21 +75,23 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// A place for at most `length` bytes, which are to become visible in `scope`.
     async fn stage(&self, scope: &Scope, length: u64) -> Result<Staging, Fault>;
 
-    /// What is known of the blob without reading it; `None` if the scope does not have it.
-    async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault>;
+    /// What is known of the blob without reading it; `None` if nobody put it.
+    async fn stat(&self, digest: Digest) -> Result<Option<Stat>, Fault>;
 
     /// Opens the copy that is there now. It stays readable when it is replaced, condemned or removed meanwhile.
-    async fn open(&self, scope: &Scope, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault>;
+    async fn open(&self, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault>;
 
-    /// Moves a damaged copy aside, in every scope, and says whether it did: a copy that is no longer `version` has
+    /// Whether this writer put all bytes of the blob in this scope.
+    async fn was_put(&self, scope: &Scope, writer: &Writer, digest: Digest) -> Result<bool, Fault>;
+
+    /// Moves a damaged copy aside and says whether it did: a copy that is no longer `version` has
     /// been replaced, and stays.
     async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, Fault>;
 
-    /// The blobs whose digest starts with `shard`, of all scopes; also those that no scope has, which a
-    /// crash may leave.
+    /// The blobs whose digest starts with `shard`; also those that nobody put, which a crash may leave.
     async fn list(&self, shard: u8) -> Result<Vec<Digest>, Fault>;
 
-    /// Removes the blobs in every scope. One that is not there is none that fails.
+    /// Removes the blobs, and forgets who put them. One that is not there is none that fails.
     async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault>;
 
     /// What the store has taken. A store without bounds says nothing.
@@ -127,8 +129,8 @@ pub trait Sealed: Send + fmt::Debug {
     /// How many were.
     fn size(&self) -> u64;
 
-    /// Gives the bytes their name, in this scope. What is acknowledged survives a power cut.
-    async fn commit(self: Box<Self>, scope: &Scope) -> Result<Put, Fault>;
+    /// Gives the bytes their name, as put in this scope by this writer. What is acknowledged survives a power cut.
+    async fn commit(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault>;
 }
 
 /// A copy of a blob, open for reading.

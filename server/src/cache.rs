@@ -9,17 +9,19 @@ mod counters;
 mod error;
 mod failures;
 mod holds;
+mod learnt;
 mod lease;
 mod look;
 mod lookup;
 mod pins;
 mod publish;
 mod read;
+mod sight;
 mod upload;
 mod verified;
 mod waiters;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 pub use self::acquire::AcquireStream;
@@ -29,6 +31,7 @@ pub use self::error::CacheError;
 use self::failures::Failures;
 use self::holds::Holds;
 pub use self::lease::{MAX_HOLD, MIN_HOLD};
+pub use self::lookup::Found;
 use self::pins::Pins;
 pub use self::publish::Published;
 pub use self::read::{BlobRead, ByteStream};
@@ -41,6 +44,7 @@ use crate::leases::Leases;
 use crate::results::Results;
 use crate::seen::{Building, Seen};
 use crate::space::Usage;
+use crate::trust::Revoked;
 
 /// How much a server takes on.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +99,7 @@ pub struct Cache {
     waiters: Arc<Waiters>,
     holds: Arc<Holds>,
     failures: Failures,
+    revoked: RwLock<Revoked>,
 }
 
 impl Cache {
@@ -110,6 +115,7 @@ impl Cache {
             waiters: Waiters::new(limits.max_waiters),
             holds: Arc::default(),
             failures: Failures::new(clock()),
+            revoked: RwLock::default(),
             rooms,
         })
     }

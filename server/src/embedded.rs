@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock                    flocked by the one server that uses the directory
-//! index.redb              results, include sets, references, visibility of blobs, leases
+//! index.redb              results, include sets, references, who put which blob, leases
 //! blobs/ab/<digest>       whole, durable, of the name's bytes when they were put there
 //! stages/                 bytes on their way; swept at start
 //! damaged/<digest>.N      what was found not to match its name, for a person to look at
@@ -18,6 +18,7 @@ mod files;
 mod index;
 mod leases;
 mod ledger;
+mod migrate;
 mod readers;
 mod results;
 mod tables;
@@ -39,8 +40,8 @@ use crate::clock::Clock;
 use crate::memory::MemoryLeases;
 use crate::space::{Bounds, Disk, DiskOf};
 
-/// The version of the layout and of the tables. A server refuses any other.
-pub const FORMAT: u64 = 1;
+/// The version of the layout and of the tables. An older one is brought up to it at the start; a newer one is refused.
+pub const FORMAT: u64 = 2;
 
 /// The embedded back end: [`Blobs`](crate::blobs::Blobs), [`Results`](crate::results::Results) and
 /// [`Leases`](crate::leases::Leases) over one data directory.
@@ -63,8 +64,8 @@ pub enum OpenError {
     /// Another server has it: stop that one, or use another directory.
     #[error("another server uses the data directory {}", .0.display())]
     InUse(PathBuf),
-    /// Another version of the server wrote it: use that one, or another directory.
-    #[error("{} has the format {found}, this server knows {FORMAT} only", path.display())]
+    /// A newer server wrote it: use that one, or another directory.
+    #[error("{} has the format {found}, this server knows up to {FORMAT}: use a newer one", path.display())]
     Format {
         /// The index.
         path: PathBuf,
@@ -102,8 +103,8 @@ impl Embedded {
         let lock = lock(directory)?;
         let ledger = Arc::new(Ledger::new(bounds, disk));
         let files = Arc::new(Files::open(directory, Arc::clone(&ledger))?);
-        let index = Arc::new(Index::open(directory.join("index.redb"))?);
-        let scopes = index.view(|transaction| blobs::count_scopes(&transaction.open_table(tables::VISIBLE)?));
+        let index = Arc::new(Index::open(directory.join("index.redb"), clock.unix_s())?);
+        let scopes = index.view(|transaction| blobs::count_scopes(&transaction.open_table(tables::UPLOADS)?));
         ledger.count_scopes(scopes.map_err(|source| OpenError::Index { path: index.path(), source })?);
         let writer = Arc::new(Writer::start(Arc::clone(&index), Arc::clone(&ledger))?);
         let leases = MemoryLeases::new(Arc::clone(&clock));

@@ -5,6 +5,7 @@ mod actions;
 mod blobs;
 mod body;
 mod document;
+mod identify;
 mod leases;
 mod lookup;
 mod oversee;
@@ -25,12 +26,15 @@ use utoipa_axum::routes;
 
 use crate::cache::Cache;
 use crate::metrics::Metrics;
+use crate::trust::Trust;
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
 pub struct App {
     /// The rules.
     pub cache: Arc<Cache>,
+    /// Who may do what.
+    pub trust: Arc<Trust>,
     /// Cancelled when the server goes down: what only waits must end.
     pub stop: CancellationToken,
     /// What is counted beside the cache.
@@ -61,6 +65,7 @@ pub fn router(app: App) -> Router {
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(axum::Extension(probes::Document(document)))
+        .layer(middleware::from_fn_with_state(app.clone(), identify::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), oversee::oversee))
         .with_state(app)
 }

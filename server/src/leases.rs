@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pcmcache_shared::api::limits::RENEW_EVERY;
-use pcmcache_shared::{Claim, Fence, Scope, Secret};
+use pcmcache_shared::{Claim, Fence, Scope, Secret, Writer};
 
 use crate::fault::Fault;
+use crate::trust::WriterSet;
 
 /// How long a stored lease lives after a restart for its holder to come back: one renewal that comes when it would have come
 /// anyway, and time to connect. The grace of a dropped stream would end the leases of all who still try to connect.
@@ -29,6 +30,8 @@ pub struct Ask {
     pub request_id: String,
     /// Who asks, for people.
     pub holder: String,
+    /// The names under which the asker can be revoked.
+    pub writers: Vec<Writer>,
     /// What will prove that a renewal is the holder's.
     pub secret: Secret,
     /// What the build is expected to cost, where that is known.
@@ -96,6 +99,9 @@ pub trait Leases: Send + Sync + fmt::Debug {
 
     /// Ends the lease if it is this grant, and says whether it lived.
     async fn end(&self, scope: &Scope, claim: Claim, fence: Fence) -> Result<bool, Fault>;
+
+    /// The leases, live or not, of those who were revoked.
+    async fn held_by(&self, revoked: &WriterSet) -> Result<Vec<(Scope, Claim, Fence)>, Fault>;
 
     /// Forgets the leases that ran out, and says how many.
     async fn forget_expired(&self) -> Result<usize, Fault>;

@@ -1,7 +1,7 @@
 //! The server of pcmcache: it hands out build leases, takes complete uploads only, and serves verified blobs.
 //!
-//! `http -> cache -> {leases, results, blobs}`: a request is parsed in `http`, every rule is kept in `cache`, and a
-//! back end knows neither.
+//! `http -> cache -> {leases, results, blobs}`: a request is parsed in `http`, who sent it is found in `trust`, every rule
+//! is kept in `cache`, and a back end knows none of these.
 
 pub mod blobs;
 pub mod cache;
@@ -20,6 +20,7 @@ pub mod server;
 pub mod space;
 pub mod sweep;
 pub mod tls;
+pub mod trust;
 
 pub use config::Config;
 pub use server::{Server, main, serve};

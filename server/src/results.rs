@@ -11,10 +11,15 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, Fence, Scope, UnitKey};
+use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, Fence, Scope, UnitKey, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::trust::WriterSet;
+
+/// The most results of a scope that are looked at to find one that names a blob and is not hidden. Past these it is as if
+/// there were none: a bound on what a read may cost, not a rule.
+pub const MAX_NAMING: usize = 1000;
 
 /// A result as it is kept: what the builder sent, and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +30,10 @@ pub struct StoredResult {
     pub unit: UnitKey,
     /// The include set it was made under.
     pub set: Digest,
+    /// Who published it: where one of them is revoked, it is as if it were not there.
+    pub writers: Vec<Writer>,
+    /// When, in seconds since 1970.
+    pub published_s: u64,
 }
 
 impl StoredResult {
@@ -79,6 +88,10 @@ pub trait Results: Send + Sync + fmt::Debug {
 
     /// The include sets of the unit, the last learnt one first.
     async fn sets(&self, scope: &Scope, unit: UnitKey) -> Result<Vec<SetRow>, Fault>;
+
+    /// Whether a result in one of these scopes stands on the blob, other than hidden ones; of each scope at most
+    /// [`MAX_NAMING`] are looked at.
+    async fn names(&self, scopes: &[Scope], digest: Digest, hidden: &WriterSet) -> Result<bool, Fault>;
 
     /// Those of the digests that no result of any scope references.
     async fn unreferenced(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Fault>;

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::space::DiskOf;
 use crate::sweep;
 use crate::tls::Tls;
+use crate::trust::Trust;
 
 /// How long threads that write to the disk may go on after all connections are gone.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -120,6 +121,7 @@ pub async fn serve(
 #[derive(Debug)]
 pub struct Server {
     cache: Arc<Cache>,
+    trust: Arc<Trust>,
     limits: connection::Limits,
     tls: Option<Arc<Tls>>,
     data_dir: Option<PathBuf>,
@@ -147,7 +149,8 @@ impl Server {
             entropy: Arc::new(SystemEntropy),
         };
         let limits = Limits { max_blob: config.max_blob.0, ..Limits::default() };
-        Ok(Self { cache: Cache::new(rooms, limits), limits: config.connection_limits(), tls, data_dir })
+        let (cache, trust) = (Cache::new(rooms, limits), Trust::open());
+        Ok(Self { cache, trust, limits: config.connection_limits(), tls, data_dir })
     }
 
     /// Serves until `shutdown`, then drains.
@@ -156,6 +159,7 @@ impl Server {
         let connections = Arc::clone(&metrics.connections);
         let app = App {
             cache: Arc::clone(&self.cache),
+            trust: self.trust,
             stop: stop.drain.clone(),
             metrics,
             data_dir: self.data_dir.clone(),

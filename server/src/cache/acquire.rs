@@ -9,19 +9,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use pcmcache_shared::Scope;
-use pcmcache_shared::api::acquire::{AcquireLine, AcquireRequest, AloneReason};
+use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, AloneReason};
 use pcmcache_shared::api::limits;
 use pcmcache_shared::recipe::MAX_SUBJECT;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc;
 
 use super::holds::Holding;
-use super::look::{Granted, Look};
-use super::waiters::{ScopedClaim, Waiter};
+use super::look::{Granted, Look, builder};
+use super::waiters::{As, ScopedClaim, Waiter};
 use super::{Cache, CacheError};
 use crate::clock::Moment;
 use crate::leases::Lease;
+use crate::trust::View;
 
 /// Lines that wait for a client to read them. A `busy` line too many is dropped; the last line never is.
 const LINES: usize = 4;
@@ -50,16 +50,17 @@ impl Cache {
     /// Looks, and if nothing is there, gets the right to build it or waits for who has.
     pub async fn acquire(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         request: AcquireRequest,
     ) -> Result<AcquireStream, CacheError> {
         check(&request)?;
-        self.seen.asked(scope, &request);
+        builder(view, &request)?;
+        self.seen.asked(view.scope(), &request);
         let (lines, mut rest) = mpsc::channel(LINES);
         let wait = Duration::from_millis(request.wait_ms).min(limits::MAX_WAIT);
         let until = self.rooms.clock.now() + wait;
-        let acquisition =
-            Acquisition { cache: Arc::clone(self), scope: scope.clone(), request, until, lines };
+        let until = view.until().map_or(until, |end| until.min(end));
+        let acquisition = Acquisition { cache: Arc::clone(self), view: view.clone(), request, until, lines };
         tokio::spawn(acquisition.run());
         match rest.recv().await {
             Some(Ok(first)) => Ok(AcquireStream { first: Some(first), rest }),
@@ -94,7 +95,7 @@ fn check(request: &AcquireRequest) -> Result<(), CacheError> {
 /// One request for a claim, from its first look to its last line.
 struct Acquisition {
     cache: Arc<Cache>,
-    scope: Scope,
+    view: View,
     request: AcquireRequest,
     /// When its wait is over.
     until: Moment,
@@ -121,7 +122,7 @@ impl Acquisition {
             let mut rung = std::pin::pin!(bell.notified());
             rung.as_mut().enable();
             let looked = self.cache.rooms.clock.now();
-            let (at, lease) = match self.cache.look(&self.scope, &self.request).await {
+            let (at, lease) = match self.cache.look(&self.view, &self.request).await {
                 Ok(Look::Busy(at, lease)) => (at, lease),
                 Ok(Look::Answer(line)) => {
                     self.say(line).await;
@@ -144,7 +145,7 @@ impl Acquisition {
             }
             match self.wait(rung, &lease, looked + lease.expires_in, next_busy).await {
                 Waited::Woken => {}
-                Waited::Over => return self.cache.missed(&self.scope, &self.request),
+                Waited::Over => return self.cache.missed(self.view.scope(), &self.request),
                 Waited::Gone => return,
             }
         }
@@ -161,10 +162,13 @@ impl Acquisition {
 
     /// A place in the queue, if there is one.
     fn enter(&self, at: &ScopedClaim, is_first: bool) -> Option<Waiter> {
-        let place = self.cache.waiters.enter(at, &self.request.holder, self.cache.rooms.clock.now())?;
+        let takes = self.request.mode == AcquireMode::Build && at.0 == *self.view.scope();
+        let waits_as = if takes { As::Taker } else { As::Guest };
+        let now = self.cache.rooms.clock.now();
+        let place = self.cache.waiters.enter(at, waits_as, &self.request.holder, now)?;
         if is_first {
             self.cache.counters.waited.one();
-            self.cache.seen.waited(&self.scope);
+            self.cache.seen.waited(self.view.scope());
         }
         Some(place)
     }
@@ -202,12 +206,12 @@ impl Acquisition {
 
     async fn say_crowded(&self) {
         self.cache.counters.alone.one();
-        self.cache.missed(&self.scope, &self.request);
+        self.cache.missed(self.view.scope(), &self.request);
         self.say(AcquireLine::Alone { reason: AloneReason::Crowded }).await;
     }
 
     async fn fail(&self, error: CacheError) {
-        tracing::warn!(scope = %self.scope, %error, "an acquire failed");
+        tracing::warn!(scope = %self.view.scope(), %error, "an acquire failed");
         let _ = self.lines.send(Err(error)).await;
     }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use pcmcache_shared::{ActionResult, Digest};
+use pcmcache_shared::Digest;
 
+use super::lookup::Found;
 use crate::fault::Fault;
 use crate::space::Shortage;
 
@@ -16,6 +17,14 @@ pub enum CacheError {
     /// The result, recipe or include set contradict the key or themselves: mend it, do not repeat it.
     #[error("{0}")]
     BadResult(String),
+    /// The scope may be read only: wait for what others build, or compile.
+    #[error(
+        "this token may read the scope and not write it; `pcmcache-server token create --write SCOPE` makes one that may"
+    )]
+    ReadOnly,
+    /// The credential ended while the request was under way: get another.
+    #[error("the token has expired or was revoked")]
+    Revoked,
     /// The bytes are not those of the name: what was read may have changed under the sender.
     #[error("the bytes have the digest {actual}, not {declared}")]
     DigestMismatch {
@@ -51,7 +60,7 @@ pub enum CacheError {
     },
     /// Another result was published first: take that one's bytes.
     #[error("another result was published first")]
-    Winner(Box<ActionResult>),
+    Winner(Box<Found>),
     /// Upload these, then publish again.
     #[error("{} blobs of the result are missing", .0.len())]
     Missing(Vec<Digest>),

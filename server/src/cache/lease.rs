@@ -10,6 +10,7 @@ use pcmcache_shared::{Claim, ReleaseReason, Scope};
 use super::waiters::ScopedClaim;
 use super::{Cache, CacheError, on_its_own};
 use crate::seen::Ended;
+use crate::trust::Writing;
 
 /// How long anyone may hold a claim whose cost is unknown, and at most where it is known.
 pub const MAX_HOLD: Duration = Duration::from_secs(30 * 60);
@@ -23,7 +24,8 @@ pub(super) fn longest_hold(expected: Option<Duration>) -> Duration {
 
 impl Cache {
     /// The holder is alive: its lease lives for another [`limits::LEASE_TTL`].
-    pub async fn renew(&self, scope: &Scope, claim: Claim, hold: &Hold) -> Result<Renewed, CacheError> {
+    pub async fn renew(&self, writing: &Writing, claim: Claim, hold: &Hold) -> Result<Renewed, CacheError> {
+        let scope = writing.scope();
         self.require_hold(scope, claim, hold).await?;
         let left = self.rooms.leases.extend(scope, claim, hold.fence, limits::LEASE_TTL).await?;
         let left = left.ok_or(CacheError::NoLease)?;
@@ -34,12 +36,12 @@ impl Cache {
     /// compile alone, and so is who comes within [`limits::ALONE_FOR`]; else one of them takes over.
     pub async fn release(
         self: &Arc<Self>,
-        scope: &Scope,
+        writing: &Writing,
         claim: Claim,
         request: &ReleaseRequest,
     ) -> Result<(), CacheError> {
         let hold = Hold { fence: request.fence, secret: request.secret.clone() };
-        let (cache, scope, reason) = (Arc::clone(self), scope.clone(), request.reason);
+        let (cache, scope, reason) = (Arc::clone(self), writing.scope().clone(), request.reason);
         let release = async move { cache.release_to_the_end((scope, claim), hold, reason).await };
         // To its end, also where the client goes away: who waits must be woken.
         on_its_own("release a lease", release).await

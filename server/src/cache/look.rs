@@ -7,12 +7,14 @@ use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, Al
 use pcmcache_shared::api::limits;
 use pcmcache_shared::{ActionKey, Claim, Fence, Scope, Secret};
 
+use super::learnt::Learnt;
 use super::lease::longest_hold;
 use super::waiters::ScopedClaim;
 use super::{Cache, CacheError};
 use crate::leases::{Ask, Grant, Lease};
 use crate::results::SetRow;
 use crate::seen::Ended;
+use crate::trust::{View, Writing};
 
 /// What a look found.
 #[derive(Debug)]
@@ -36,32 +38,57 @@ impl Cache {
     /// What there is; if there is nothing, the lease; if someone has it, who.
     pub(super) async fn look(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         request: &AcquireRequest,
     ) -> Result<Look, CacheError> {
-        if let Some(hit) = self.hit(scope, request).await? {
-            return Ok(self.answer(scope, request, hit));
+        if self.refuses(view) {
+            return Err(CacheError::Revoked);
         }
-        if request.mode == AcquireMode::Build
-            && let Some(granted) = self.resume(scope, request).await?
+        let writing = builder(view, request)?;
+        if let Some(hit) = self.hit(view, request).await? {
+            return Ok(self.answer(view.scope(), request, hit));
+        }
+        if writing.is_some()
+            && let Some(granted) = self.resume(view.scope(), request).await?
         {
             return Ok(Look::Granted(granted));
         }
-        let rows = self.set_rows(scope, request.unit).await?;
-        if let Some(sets) = self.sets_to_learn(scope, request, &rows).await? {
-            return Ok(self.answer(scope, request, sets));
+        let learnt = self.learnt(view, request.unit).await?;
+        let rows = learnt.merged();
+        if let Some(sets) = self.sets_to_learn(view, request, &rows).await? {
+            return Ok(self.answer(view.scope(), request, sets));
         }
-        let at = (scope.clone(), claim_of(request, &rows));
+        let at = (view.scope().clone(), claim_of(request, &rows));
         if let Some(reason) = self.failures.reason(&at) {
-            return Ok(self.alone(scope, request, AloneReason::Released(reason)));
+            return Ok(self.alone(view.scope(), request, AloneReason::Released(reason)));
         }
-        match request.mode {
-            AcquireMode::Watch => match self.rooms.leases.current(scope, at.1).await? {
-                Some(lease) => Ok(Look::Busy(at, lease)),
-                None => Ok(self.alone(scope, request, AloneReason::Nobody)),
-            },
-            AcquireMode::Build => self.ask(at, request, &rows).await,
+        if let Some(lease) = self.rooms.leases.current(view.scope(), at.1).await? {
+            return Ok(Look::Busy(at, lease));
         }
+        if let Some((at, lease)) = self.under_way_beyond(request, &learnt).await? {
+            return Ok(Look::Busy(at, lease));
+        }
+        match writing {
+            Some(writing) => self.ask(&writing, at, request, &rows).await,
+            None => Ok(self.alone(view.scope(), request, AloneReason::Nobody)),
+        }
+    }
+
+    /// A build in a scope beside the first whose result the client would take.
+    async fn under_way_beyond(
+        &self,
+        request: &AcquireRequest,
+        learnt: &Learnt,
+    ) -> Result<Option<(ScopedClaim, Lease)>, CacheError> {
+        let known = || request.known.iter().filter_map(|known| known.action).map(Claim::from);
+        for (scope, rows) in learnt.beyond() {
+            for claim in [claim_of(request, rows), request.claim].into_iter().chain(known()) {
+                if let Some(lease) = self.rooms.leases.current(scope, claim).await? {
+                    return Ok(Some(((scope.clone(), claim), lease)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn answer(&self, scope: &Scope, request: &AcquireRequest, line: AcquireLine) -> Look {
@@ -98,14 +125,14 @@ impl Cache {
     /// A result of one of the actions that the client would take.
     async fn hit(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         request: &AcquireRequest,
     ) -> Result<Option<AcquireLine>, CacheError> {
         // A claim may be an action key; if it is a unit key, no result has it.
         let claimed = ActionKey::from_bytes(*request.claim.as_bytes());
         let known = request.known.iter().filter_map(|known| known.action).filter(|key| *key != claimed);
         for key in known.chain([claimed]) {
-            if let Some(found) = self.keyed(scope, key).await? {
+            if let Some(found) = self.keyed(view, key).await? {
                 return Ok(Some(AcquireLine::Hit(found)));
             }
         }
@@ -133,28 +160,31 @@ impl Cache {
 
     async fn sets_to_learn(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         request: &AcquireRequest,
         rows: &[SetRow],
     ) -> Result<Option<AcquireLine>, CacheError> {
         let is_known = |set| request.known.iter().any(|known| known.set == set);
-        let sets = self.unknown_sets(scope, rows, is_known).await?;
+        let sets = self.unknown_sets(view, rows, is_known).await?;
         Ok(Some(sets).filter(|sets| !sets.is_empty()).map(|sets| AcquireLine::Sets { sets }))
     }
 
     /// Asks for the lease.
     async fn ask(
         self: &Arc<Self>,
+        writing: &Writing,
         at: ScopedClaim,
         request: &AcquireRequest,
         rows: &[SetRow],
     ) -> Result<Look, CacheError> {
         let (scope, claim) = &at;
-        let expected = self.expected(scope, rows).await?;
+        let view = writing.view();
+        let expected = self.expected(view, rows).await?;
         let secret = self.rooms.entropy.bytes();
         let ask = Ask {
             request_id: request.request_id.clone(),
             holder: request.holder.clone(),
+            writers: writing.writers().to_vec(),
             secret: Secret::from_random(secret.map_err(|error| CacheError::io("make a secret", error))?),
             expected,
             ttl: limits::LEASE_TTL,
@@ -171,7 +201,7 @@ impl Cache {
             }
         };
         // Between the look and the grant the last holder may have published: then there is nothing to build.
-        if let Some(line) = self.appeared(scope, request).await? {
+        if let Some(line) = self.appeared(view, request).await? {
             self.drop_lease(&at, lease.fence, Duration::ZERO).await?;
             return Ok(self.answer(scope, request, line));
         }
@@ -188,14 +218,14 @@ impl Cache {
 
     async fn appeared(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         request: &AcquireRequest,
     ) -> Result<Option<AcquireLine>, CacheError> {
-        if let Some(hit) = self.hit(scope, request).await? {
+        if let Some(hit) = self.hit(view, request).await? {
             return Ok(Some(hit));
         }
-        let rows = self.set_rows(scope, request.unit).await?;
-        self.sets_to_learn(scope, request, &rows).await
+        let rows = self.learnt(view, request.unit).await?.merged();
+        self.sets_to_learn(view, request, &rows).await
     }
 
     /// Lets the lease live for `grace` at most, and has one of those who wait for it see that.
@@ -213,6 +243,14 @@ impl Cache {
         }
         self.waiters.wake_one(at);
         Ok(())
+    }
+}
+
+/// The right to build that the request needs: none where it only watches.
+pub(super) fn builder(view: &View, request: &AcquireRequest) -> Result<Option<Writing>, CacheError> {
+    match request.mode {
+        AcquireMode::Watch => Ok(None),
+        AcquireMode::Build => view.writing().map(Some).ok_or(CacheError::ReadOnly),
     }
 }
 

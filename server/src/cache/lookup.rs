@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use pcmcache_shared::api::lookup::{LookupAnswer, LookupRequest, UnitSets};
 use pcmcache_shared::api::{Inline, KeyedResult, OfferedSet, limits};
-use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey, recipe};
+use pcmcache_shared::{ActionKey, Digest, Scope, recipe};
 
 use super::{Cache, CacheError};
 use crate::results::{SetRow, StoredResult};
+use crate::trust::View;
 
 /// What one answer holds at most, in bytes of texts and inlined blobs: JSON may double it, and a client reads no more
 /// than [`limits::MAX_ANSWER`]. What does not fit is left out, as if it were not there.
@@ -21,18 +22,18 @@ impl Cache {
     /// The result of a key, if there is one that may answer.
     pub async fn result(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         key: ActionKey,
     ) -> Result<Option<KeyedResult>, CacheError> {
-        let found = self.keyed(scope, key).await?;
+        let found = self.keyed(view, key).await?;
         match &found {
             Some(found) => {
                 self.counters.hit(found.result.cost);
-                self.seen.hit(scope, found.result.cost);
+                self.seen.hit(&found.scope, found.result.cost);
             }
             None => {
                 self.counters.misses.one();
-                self.seen.missed(scope, "");
+                self.seen.missed(view.scope(), "");
             }
         }
         Ok(found)
@@ -41,7 +42,7 @@ impl Cache {
     /// What there is of many units and actions.
     pub async fn lookup(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         request: &LookupRequest,
     ) -> Result<LookupAnswer, CacheError> {
         if request.units.len() + request.actions.len() > limits::MAX_LOOKUP {
@@ -51,11 +52,11 @@ impl Cache {
         let mut room = Room::default();
         let mut answer = LookupAnswer::default();
         for key in &request.actions {
-            answer.results.extend(self.keyed(scope, *key).await?.filter(|found| room.takes_result(found)));
+            answer.results.extend(self.keyed(view, *key).await?.filter(|found| room.takes_result(found)));
         }
         for unit in &request.units {
-            let rows = self.rooms.results.sets(scope, *unit).await?;
-            let sets = self.offer(scope, rows, &mut room).await?;
+            let rows = self.learnt(view, Some(*unit)).await?.merged();
+            let sets = self.offer(view, rows, &mut room).await?;
             if !sets.is_empty() {
                 answer.units.push(UnitSets { unit: *unit, sets });
             }
@@ -63,95 +64,93 @@ impl Cache {
         Ok(answer)
     }
 
-    /// The stored result of a key and whether it may answer: everything that it stands on is there.
+    /// The stored result of a key and whether it may answer: it is not hidden, and everything that it stands on is there.
     pub(super) async fn stored(
         &self,
         scope: &Scope,
         key: ActionKey,
     ) -> Result<Option<(StoredResult, bool)>, CacheError> {
         let Some(stored) = self.rooms.results.get(scope, key).await? else { return Ok(None) };
-        let mut whole = self.has_blob(scope, key.recipe()).await?.is_some();
+        // What it names may be seen because it may, and only then.
+        let mut answers = !self.hides(&stored) && self.has_seen(key.recipe()).await?.is_some();
         for output in &stored.result.outputs {
-            whole = whole && self.has_blob(scope, output.digest).await? == Some(output.size);
+            answers = answers && self.has_seen(output.digest).await? == Some(output.size);
         }
-        Ok(Some((stored, whole)))
+        Ok(Some((stored, answers)))
     }
 
-    /// The result of a key if it may answer, with its small blobs.
+    /// The result of a key that answers, of the first scope that has one.
+    pub(super) async fn found(&self, view: &View, action: ActionKey) -> Result<Option<Found>, CacheError> {
+        for scope in view.scopes() {
+            if let Some((stored, true)) = self.stored(scope, action).await? {
+                return Ok(Some(Found { scope: scope.clone(), stored }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The result of a key if there is one that answers, with its small blobs.
     pub(super) async fn keyed(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         action: ActionKey,
     ) -> Result<Option<KeyedResult>, CacheError> {
-        let Some((stored, true)) = self.stored(scope, action).await? else { return Ok(None) };
+        let Some(Found { scope, stored }) = self.found(view, action).await? else { return Ok(None) };
         let mut blobs = BTreeMap::new();
         for output in &stored.result.outputs {
             if output.size <= limits::MAX_INLINE_BLOB {
                 // It may turn out to be damaged only now.
-                let bytes = self.bytes(scope, output.digest, limits::MAX_INLINE_BLOB).await?;
+                let bytes = self.bytes(output.digest, limits::MAX_INLINE_BLOB).await?;
                 let Some(bytes) = bytes else { return Ok(None) };
                 blobs.insert(output.digest, Inline(bytes));
             }
         }
-        Ok(Some(KeyedResult { action, result: stored.result, blobs }))
+        let StoredResult { result, writers, .. } = stored;
+        Ok(Some(KeyedResult { action, result, scope, writers, blobs }))
     }
 
     /// The sets of the unit that are not `known`, newest first, with the results under them.
     pub(super) async fn unknown_sets(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         rows: &[SetRow],
         known: impl Fn(Digest) -> bool,
     ) -> Result<Vec<OfferedSet>, CacheError> {
         let unknown = rows.iter().filter(|row| !known(row.set)).cloned().collect();
-        self.offer(scope, unknown, &mut Room::default()).await
+        self.offer(view, unknown, &mut Room::default()).await
     }
 
     async fn offer(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         rows: Vec<SetRow>,
         room: &mut Room,
     ) -> Result<Vec<OfferedSet>, CacheError> {
         let mut sets = Vec::new();
         for SetRow { set, actions } in rows {
             // A set whose text is lost is one nobody knows; the next publish under it stores it again.
-            let Some(bytes) = self.bytes(scope, set, recipe::MAX_TEXT as u64).await? else { continue };
+            let Some(bytes) = self.bytes(set, recipe::MAX_TEXT as u64).await? else { continue };
             let Ok(text) = String::from_utf8(bytes) else { continue };
             if !room.takes(text.len()) {
                 break;
             }
             let mut results = Vec::new();
             for action in actions {
-                results.extend(self.keyed(scope, action).await?.filter(|found| room.takes_result(found)));
+                results.extend(self.keyed(view, action).await?.filter(|found| room.takes_result(found)));
             }
             sets.push(OfferedSet { set, text, results });
         }
         Ok(sets)
     }
+}
 
-    /// What the unit's newest result cost, where there is one.
-    pub(super) async fn expected(
-        &self,
-        scope: &Scope,
-        rows: &[SetRow],
-    ) -> Result<Option<std::time::Duration>, CacheError> {
-        let Some(newest) = rows.iter().find_map(|row| row.actions.first()) else { return Ok(None) };
-        let stored = self.rooms.results.get(scope, *newest).await?;
-        Ok(stored.map(|stored| std::time::Duration::from_millis(stored.result.cost.wall_ms)))
-    }
-
-    /// The unit's include sets, newest first.
-    pub(super) async fn set_rows(
-        &self,
-        scope: &Scope,
-        unit: Option<UnitKey>,
-    ) -> Result<Vec<SetRow>, CacheError> {
-        match unit {
-            Some(unit) => Ok(self.rooms.results.sets(scope, unit).await?),
-            None => Ok(Vec::new()),
-        }
-    }
+/// A result that answers, and where it was found.
+#[derive(Debug)]
+pub struct Found {
+    /// The scope.
+    pub scope: Scope,
+    /// The result.
+    pub stored: StoredResult,
 }
 
 /// What an answer still has room for.

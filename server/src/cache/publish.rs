@@ -1,6 +1,6 @@
 //! Publish: a result becomes the one answer of its key.
 //!
-//! Invariants: a result is stored once per scope and key; when it is, every blob it stands on is durable and pinned; its
+//! Invariants: a result is stored once per scope and key, and only where none of its key can be seen already; when it is, every blob it stands on is durable and pinned; its
 //! include set, its references and the end of its lease are in the same transaction. Crash story: killed before the
 //! transaction, there is no result and the holder publishes again; killed after it, the result is there, the lease is
 //! not, and the publish that is sent again finds the same outputs.
@@ -9,13 +9,18 @@ use std::sync::Arc;
 
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::{
-    ActionKey, ActionResult, Claim, Digest, Fence, IncludeSet, Recipe, Scope, UnitKey, failpoint, recipe,
+    ActionKey, ActionResult, Claim, Digest, Fence, IncludeSet, Recipe, UnitKey, failpoint, recipe,
 };
 
+use super::lookup::Found;
 use super::{Cache, CacheError, on_its_own};
 use crate::leases::Lease;
 use crate::results::{Creation, Publication, StoredResult};
 use crate::seen::{Divergence, Ended};
+use crate::trust::Writing;
+
+/// How often a publish tries to take the place of what others take the place of meanwhile.
+const CREATES: usize = 3;
 
 /// What a publish did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +35,13 @@ impl Cache {
     /// Makes a result the one answer of its key, and wakes all who wait for it.
     pub async fn publish(
         self: &Arc<Self>,
-        scope: &Scope,
+        writing: &Writing,
         key: ActionKey,
         request: PublishRequest,
     ) -> Result<Published, CacheError> {
         let unit = check(key, &request)?;
-        let publishing = Publishing { cache: Arc::clone(self), scope: scope.clone(), key, unit, request };
+        let (cache, writing) = (Arc::clone(self), writing.clone());
+        let publishing = Publishing { cache, writing, key, unit, request };
         // To its end, also where the client goes away: once the result is stored its waiters must be woken.
         on_its_own("publish a result", publishing.run()).await
     }
@@ -44,7 +50,7 @@ impl Cache {
 /// One publish, of what does not contradict itself.
 struct Publishing {
     cache: Arc<Cache>,
-    scope: Scope,
+    writing: Writing,
     key: ActionKey,
     unit: UnitKey,
     request: PublishRequest,
@@ -53,17 +59,16 @@ struct Publishing {
 impl Publishing {
     async fn run(self) -> Result<Published, CacheError> {
         let own = self.own_lease().await?;
-        let lost = match self.cache.stored(&self.scope, self.key).await? {
-            Some((winner, true)) => {
-                self.mend(&winner.result).await?;
-                return self.settle(own, winner.result).await;
-            }
-            Some((lost, false)) => {
-                self.find_damage().await?;
-                Some(lost)
-            }
-            None => None,
-        };
+        let found = self.cache.found(self.writing.view(), self.key).await?;
+        if let Some(winner) = found.filter(|found| !self.adds_a_signature_to(&found.stored.result)) {
+            self.mend(&winner.stored.result).await?;
+            return self.settle(own, winner).await;
+        }
+        // One that answers nobody, or not everybody.
+        let lost = self.cache.rooms.results.get(self.writing.scope(), self.key).await?;
+        if lost.is_some() {
+            self.find_damage().await?;
+        }
         self.require_blobs().await?;
         self.refuse_if_leased().await?;
         failpoint!("publish.checked");
@@ -71,8 +76,8 @@ impl Publishing {
         let set = self.store_texts().await?;
         failpoint!("publish.blobs");
 
-        if let Creation::Exists(winner) = self.create(set, lost, own).await? {
-            return self.settle(own, winner.result).await;
+        if let Some(winner) = self.create(set, lost, own).await? {
+            return self.settle(own, winner).await;
         }
         failpoint!("publish.committed");
 
@@ -82,19 +87,15 @@ impl Publishing {
     }
 
     /// There is a result already: the publisher learns whether it is the same, and its lease ends all the same.
-    async fn settle(
-        &self,
-        own: Option<(Claim, Fence)>,
-        winner: ActionResult,
-    ) -> Result<Published, CacheError> {
+    async fn settle(&self, own: Option<(Claim, Fence)>, winner: Found) -> Result<Published, CacheError> {
         self.discharge(own).await?;
-        if winner.same_outputs(&self.request.result) {
+        if winner.stored.result.same_outputs(&self.request.result) {
             self.cache.counters.published_same.one();
             return Ok(Published::Same);
         }
         self.cache.counters.diverged.one();
-        let (scope, key) = (&self.scope, self.key);
-        let (first, second) = (&winner.builder, &self.request.result.builder);
+        let (scope, key) = (&winner.scope, self.key);
+        let (first, second) = (&winner.stored.result.builder, &self.request.result.builder);
         self.cache.seen.diverged(Divergence {
             scope: scope.clone(),
             action: key,
@@ -112,10 +113,16 @@ impl Publishing {
         recipe::subject(&self.request.recipe).unwrap_or_default()
     }
 
+    /// Whether the same is there unsigned, and those who ask for a signature would never get it.
+    fn adds_a_signature_to(&self, there: &ActionResult) -> bool {
+        let mine = &self.request.result;
+        mine.signature.is_some() && there.signature.is_none() && there.same_outputs(mine)
+    }
+
     /// The publisher's own lease, if it still lives.
     async fn own_lease(&self) -> Result<Option<(Claim, Fence)>, CacheError> {
         let claim = self.request.claim;
-        let current = self.cache.rooms.leases.current(&self.scope, claim).await?;
+        let current = self.cache.rooms.leases.current(self.writing.scope(), claim).await?;
         Ok(current.filter(|lease| self.holds(lease)).map(|lease| (claim, lease.fence)))
     }
 
@@ -128,7 +135,7 @@ impl Publishing {
     async fn require_blobs(&self) -> Result<(), CacheError> {
         let mut missing = Vec::new();
         for output in &self.request.result.outputs {
-            match self.cache.has_blob(&self.scope, output.digest).await? {
+            match self.cache.has_blob(self.writing.view(), output.digest).await? {
                 Some(size) if size == output.size => {}
                 Some(size) => {
                     let (role, named) = (output.role, output.size);
@@ -144,7 +151,7 @@ impl Publishing {
     /// While a lease lives only its holder publishes: it may have placed its outputs already.
     async fn refuse_if_leased(&self) -> Result<(), CacheError> {
         for claim in [self.request.claim, self.key.into()] {
-            match self.cache.rooms.leases.current(&self.scope, claim).await? {
+            match self.cache.rooms.leases.current(self.writing.scope(), claim).await? {
                 Some(lease) if !self.holds(&lease) => {
                     self.cache.counters.lease_held.one();
                     return Err(CacheError::LeaseHeld { holder: lease.holder });
@@ -169,7 +176,9 @@ impl Publishing {
     /// Reads every output once, unless this very copy was read before; a damaged one is moved aside.
     async fn find_damage(&self) -> Result<(), CacheError> {
         for output in &self.request.result.outputs {
-            let Some(blob) = self.cache.open_blob(&self.scope, output.digest).await? else { continue };
+            let Some(blob) = self.cache.open_blob(self.writing.view(), output.digest).await? else {
+                continue;
+            };
             match blob.verify().await {
                 Ok(()) | Err(CacheError::Damaged(_)) => {}
                 Err(error) => return Err(error),
@@ -180,41 +189,57 @@ impl Publishing {
 
     /// Stores the recipe and the include set as blobs, durably. Returns the set's name.
     async fn store_texts(&self) -> Result<Digest, CacheError> {
-        let Self { cache, scope, request, .. } = self;
+        let Self { cache, writing, request, .. } = self;
         let (recipe, set) = (&request.recipe, &request.include_set);
-        let (_, set) = tokio::try_join!(cache.store_text(scope, recipe), cache.store_text(scope, set))?;
+        let (_, set) = tokio::try_join!(cache.store_text(writing, recipe), cache.store_text(writing, set))?;
         Ok(set)
     }
 
-    /// One transaction: the result, its set, its references, the end of its lease.
+    /// One transaction: the result, its set, its references, the end of its lease. Gives the result that was there first, if
+    /// one was.
     async fn create(
         &self,
         set: Digest,
-        lost: Option<StoredResult>,
+        mut lost: Option<StoredResult>,
         own: Option<(Claim, Fence)>,
-    ) -> Result<Creation, CacheError> {
-        let (scope, key) = (&self.scope, self.key);
-        let stored = StoredResult { result: self.request.result.clone(), unit: self.unit, set };
-        let replaces = lost.is_some();
-        let publication = Publication { action: key, stored, instead_of: lost, ends: own };
-        let creation = self.cache.rooms.results.create(scope, publication).await?;
-        if creation == Creation::Created {
-            let cost = self.request.result.cost;
-            self.cache.counters.published.one();
-            self.cache.counters.built_ms.add(cost.wall_ms);
-            self.cache.seen.published(scope, &self.subject(), cost);
-            if replaces {
-                self.cache.counters.replaced.one();
-                tracing::warn!(%scope, %key, "a result whose blobs were lost was replaced");
+    ) -> Result<Option<Found>, CacheError> {
+        let (cache, scope, key) = (&self.cache, self.writing.scope(), self.key);
+        for _ in 0..CREATES {
+            let stored = StoredResult {
+                result: self.request.result.clone(),
+                unit: self.unit,
+                set,
+                writers: self.writing.writers().to_vec(),
+                published_s: cache.rooms.clock.unix_s(),
+            };
+            let replaces = lost.is_some();
+            let publication = Publication { action: key, stored, instead_of: lost, ends: own };
+            match cache.rooms.results.create(scope, publication).await? {
+                Creation::Created => {
+                    let cost = self.request.result.cost;
+                    cache.counters.published.one();
+                    cache.counters.built_ms.add(cost.wall_ms);
+                    cache.seen.published(scope, &self.subject(), cost);
+                    if replaces {
+                        cache.counters.replaced.one();
+                        tracing::warn!(%scope, %key, "a result that was lost, taken back or unsigned was replaced");
+                    }
+                    return Ok(None);
+                }
+                // It was taken back in this very moment.
+                Creation::Exists(there) if cache.hides(&there) => lost = Some(*there),
+                Creation::Exists(there) => {
+                    return Ok(Some(Found { scope: scope.clone(), stored: *there }));
+                }
             }
         }
-        Ok(creation)
+        Err(CacheError::Unavailable { operation: "store a result" })
     }
 
     /// Ends the lease, and wakes all whom the result concerns: who waits for the claim it was built under, for its action,
     /// for its unit. Each looks again, for a set that it did not know may give it another key.
     async fn discharge(&self, own: Option<(Claim, Fence)>) -> Result<(), CacheError> {
-        let Self { cache, scope, .. } = self;
+        let (cache, scope) = (&self.cache, self.writing.scope());
         if let Some((claim, fence)) = own {
             cache.rooms.leases.end(scope, claim, fence).await?;
             let at = (scope.clone(), claim);
@@ -232,14 +257,17 @@ impl Publishing {
 }
 
 impl Cache {
-    async fn store_text(self: &Arc<Self>, scope: &Scope, text: &str) -> Result<Digest, CacheError> {
+    async fn store_text(self: &Arc<Self>, writing: &Writing, text: &str) -> Result<Digest, CacheError> {
         let (digest, length) = (Digest::of(text), text.len() as u64);
-        // Read, not looked at: a damaged copy is replaced here, while the bytes are at hand.
-        if self.bytes(scope, digest, length).await?.is_none() {
-            let mut stage = self.stage(scope, length).await?;
-            stage.write(text.to_owned().into()).await?;
-            stage.seal().await?.commit(scope).await?;
+        self.pins.pin([digest]).await;
+        // Read, not looked at: a damaged copy is replaced here, while the bytes are at hand. What may not be seen is stored
+        // again, so that the time it takes does not tell that it is there.
+        if self.sees(writing.view(), digest).await? && self.bytes(digest, length).await?.is_some() {
+            return Ok(digest);
         }
+        let mut stage = self.stage(writing.scope(), length).await?;
+        stage.write(text.to_owned().into()).await?;
+        stage.seal().await?.commit(writing.scope(), writing.uploader()).await?;
         Ok(digest)
     }
 }

@@ -16,6 +16,7 @@ use pcmcache_shared::{Digest, Scope};
 
 use super::{Cache, CacheError};
 use crate::blobs::{Opened, Version};
+use crate::trust::View;
 
 /// The bytes of a blob, or of a part of it; an error in it means that the answer must be cut.
 pub type ByteStream = BoxStream<'static, Result<Bytes, CacheError>>;
@@ -24,31 +25,47 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, CacheError>>;
 #[derive(Debug)]
 pub struct BlobRead {
     cache: Arc<Cache>,
-    scope: Scope,
+    /// The scope that is asked, where a client does.
+    reader: Option<Scope>,
     digest: Digest,
     opened: Arc<dyn Opened>,
 }
 
 impl Cache {
-    /// Opens a blob; `None` if the scope does not have it. It will be there for ten minutes at least.
+    /// Opens a blob; `None` if it is not in the view. It will be there for ten minutes at least.
     pub async fn open_blob(
         self: &Arc<Self>,
-        scope: &Scope,
+        view: &View,
         digest: Digest,
     ) -> Result<Option<BlobRead>, CacheError> {
+        // Looked for first: a name that is nobody's is not worth a pin.
+        if !self.sees(view, digest).await? {
+            return Ok(None);
+        }
+        let opened = self.open_seen(digest).await?;
+        Ok(opened.map(|blob| BlobRead { reader: Some(view.scope().clone()), ..blob }))
+    }
+
+    /// Opens a blob that may be seen.
+    pub(super) async fn open_seen(self: &Arc<Self>, digest: Digest) -> Result<Option<BlobRead>, CacheError> {
         self.pins.pin([digest]).await;
-        let Some(opened) = self.rooms.blobs.open(scope, digest).await? else { return Ok(None) };
+        let Some(opened) = self.rooms.blobs.open(digest).await? else { return Ok(None) };
         if !opened.stat().has_its_size() {
             self.condemn(digest, opened.stat().version).await?;
             return Ok(None);
         }
-        Ok(Some(BlobRead { cache: Arc::clone(self), scope: scope.clone(), digest, opened: opened.into() }))
+        Ok(Some(BlobRead { cache: Arc::clone(self), reader: None, digest, opened: opened.into() }))
     }
 
-    /// The size of a blob that is there, and will be for ten minutes at least.
-    pub async fn has_blob(&self, scope: &Scope, digest: Digest) -> Result<Option<u64>, CacheError> {
+    /// The size of a blob that is in the view, and will be for ten minutes at least.
+    pub async fn has_blob(&self, view: &View, digest: Digest) -> Result<Option<u64>, CacheError> {
+        if self.sees(view, digest).await? { self.has_seen(digest).await } else { Ok(None) }
+    }
+
+    /// The size of a blob that may be seen, if it is there.
+    pub(super) async fn has_seen(&self, digest: Digest) -> Result<Option<u64>, CacheError> {
         self.pins.pin([digest]).await;
-        match self.rooms.blobs.stat(scope, digest).await? {
+        match self.rooms.blobs.stat(digest).await? {
             Some(stat) if stat.has_its_size() => Ok(Some(stat.size)),
             Some(stat) => {
                 self.condemn(digest, stat.version).await?;
@@ -58,14 +75,13 @@ impl Cache {
         }
     }
 
-    /// All the bytes of a small blob, verified; `None` if it is not there (any more).
+    /// All the bytes of a small blob that may be seen, verified; `None` if it is not there (any more).
     pub(super) async fn bytes(
         self: &Arc<Self>,
-        scope: &Scope,
         digest: Digest,
         at_most: u64,
     ) -> Result<Option<Vec<u8>>, CacheError> {
-        let Some(blob) = self.open_blob(scope, digest).await? else { return Ok(None) };
+        let Some(blob) = self.open_seen(digest).await? else { return Ok(None) };
         if blob.size() > at_most {
             return Ok(None);
         }
@@ -109,7 +125,7 @@ impl BlobRead {
         if range.is_some() {
             self.verify().await?;
         }
-        let (cache, scope) = (Arc::clone(&self.cache), self.scope.clone());
+        let (cache, reader) = (Arc::clone(&self.cache), self.reader.clone());
         let mut walk = self.walk(range);
         let Some(first) = walk.next().await? else { return Ok(stream::empty().boxed()) };
         let rest =
@@ -120,7 +136,9 @@ impl BlobRead {
         let counted = stream::once(async { Ok(first) }).chain(rest).inspect(move |bytes| {
             if let Ok(bytes) = bytes {
                 cache.counters.served_bytes.add(bytes.len() as u64);
-                cache.seen.served(&scope, bytes.len() as u64);
+                if let Some(scope) = &reader {
+                    cache.seen.served(scope, bytes.len() as u64);
+                }
             }
         });
         Ok(counted.boxed())

@@ -7,13 +7,14 @@ use pcmcache_shared::{Digest, Scope, failpoint};
 
 use super::{Cache, CacheError};
 use crate::blobs::{Put, Stage, Staging};
+use crate::trust::Writing;
 
 /// An upload on its way. Dropped before its finish, nothing of it is left.
 #[derive(Debug)]
 #[must_use = "an upload that is not finished leaves nothing"]
 pub struct Upload {
     cache: Arc<Cache>,
-    scope: Scope,
+    writing: Writing,
     digest: Digest,
     length: u64,
     received: u64,
@@ -23,9 +24,9 @@ pub struct Upload {
 /// What an upload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uploaded {
-    /// The scope has one blob more.
+    /// The writer had not put it in this scope before.
     Stored,
-    /// The scope had it already.
+    /// The writer had.
     Existed,
 }
 
@@ -33,16 +34,16 @@ impl Cache {
     /// Begins an upload of `length` bytes.
     pub async fn begin_upload(
         self: &Arc<Self>,
-        scope: &Scope,
+        writing: &Writing,
         digest: Digest,
         length: u64,
     ) -> Result<Upload, CacheError> {
-        let limit = self.limits.max_blob.min(self.rooms.blobs.largest(scope));
+        let limit = self.limits.max_blob.min(self.rooms.blobs.largest(writing.scope()));
         if length > limit {
             return Err(CacheError::TooLarge { length, limit });
         }
-        let stage = self.stage(scope, length).await?;
-        Ok(Upload { cache: Arc::clone(self), scope: scope.clone(), digest, length, received: 0, stage })
+        let stage = self.stage(writing.scope(), length).await?;
+        Ok(Upload { cache: Arc::clone(self), writing: writing.clone(), digest, length, received: 0, stage })
     }
 }
 
@@ -74,7 +75,7 @@ impl Upload {
 
     /// Ends the body. Returns once the blob is durable under its name.
     pub async fn finish(self) -> Result<Uploaded, CacheError> {
-        let Self { cache, scope, digest, length, received, stage } = self;
+        let Self { cache, writing, digest, length, received, stage } = self;
         if received != length {
             return Err(CacheError::ShortBody { declared: length, received });
         }
@@ -84,11 +85,11 @@ impl Upload {
             return Err(CacheError::DigestMismatch { declared: digest, actual: sealed.digest() });
         }
         cache.pins.pin([digest]).await;
-        let put = sealed.commit(&scope).await?;
+        let put = sealed.commit(writing.scope(), writing.uploader()).await?;
         failpoint!("upload.committed");
         cache.counters.uploads.one();
         cache.counters.uploaded_bytes.add(length);
-        cache.seen.uploaded(&scope, length);
+        cache.seen.uploaded(writing.scope(), length);
         match put {
             Put::Stored => Ok(Uploaded::Stored),
             Put::Existed => Ok(Uploaded::Existed),

@@ -2,6 +2,9 @@
 //!
 //! Invariant: no wake-up is lost. A waiter arms itself before it looks, and one that leaves without the lease wakes
 //! the next, since it may have been the only one that was woken. A wake-up too many costs a look.
+//!
+//! Who waits for a claim without ever taking its lease, a watcher or a job of another scope, is a guest: a lease that is
+//! free is offered to all others first, one look each, however many guests there are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,8 +35,30 @@ struct Queue {
     bell: Arc<Notify>,
     /// Who waits, by the number of its place.
     waiting: BTreeMap<u64, String>,
+    /// How many of them would take the lease.
+    takers: usize,
+    guests_bell: Arc<Notify>,
     /// When it was last rung for all.
     rung: Option<Moment>,
+}
+
+impl Queue {
+    /// One that would take the lease looks again; where there is none, all guests do.
+    fn wake_one(&self) {
+        match self.takers {
+            0 => self.guests_bell.notify_waiters(),
+            _ => self.bell.notify_one(),
+        }
+    }
+}
+
+/// Whether who waits would take the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum As {
+    /// It would.
+    Taker,
+    /// It only waits for what comes of it.
+    Guest,
 }
 
 /// A place in the queue of a claim; dropped, it is left.
@@ -41,6 +66,7 @@ struct Queue {
 pub(crate) struct Waiter {
     waiters: Arc<Waiters>,
     at: ScopedClaim,
+    waits_as: As,
     since: Moment,
     place: u64,
     bell: Arc<Notify>,
@@ -57,7 +83,13 @@ impl Waiters {
     }
 
     /// Takes a place in the queue, or `None` if too many wait. The name is for people.
-    pub(crate) fn enter(self: &Arc<Self>, at: &ScopedClaim, name: &str, now: Moment) -> Option<Waiter> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        at: &ScopedClaim,
+        waits_as: As,
+        name: &str,
+        now: Moment,
+    ) -> Option<Waiter> {
         let mut queues = self.queues();
         if queues.waiting >= self.limit {
             return None;
@@ -67,14 +99,21 @@ impl Waiters {
         let place = queues.last_place;
         let queue = queues.by_claim.entry(at.clone()).or_default();
         queue.waiting.insert(place, name.to_owned());
-        let bell = Arc::clone(&queue.bell);
-        Some(Waiter { waiters: Arc::clone(self), at: at.clone(), since: now, place, bell, has_lease: false })
+        let bell = match waits_as {
+            As::Taker => {
+                queue.takers += 1;
+                Arc::clone(&queue.bell)
+            }
+            As::Guest => Arc::clone(&queue.guests_bell),
+        };
+        let (waiters, at) = (Arc::clone(self), at.clone());
+        Some(Waiter { waiters, at, waits_as, since: now, place, bell, has_lease: false })
     }
 
-    /// One of those who wait looks again.
+    /// One of those who would take the lease looks again.
     pub(crate) fn wake_one(&self, at: &ScopedClaim) {
         if let Some(queue) = self.queues().by_claim.get(at) {
-            queue.bell.notify_one();
+            queue.wake_one();
         }
     }
 
@@ -83,6 +122,7 @@ impl Waiters {
         if let Some(queue) = self.queues().by_claim.get_mut(at) {
             queue.rung = Some(now);
             queue.bell.notify_waiters();
+            queue.guests_bell.notify_waiters();
         }
     }
 
@@ -130,10 +170,13 @@ impl Drop for Waiter {
         queues.waiting -= 1;
         if let Some(queue) = queues.by_claim.get_mut(&self.at) {
             queue.waiting.remove(&self.place);
+            if self.waits_as == As::Taker {
+                queue.takers -= 1;
+            }
             if queue.waiting.is_empty() {
                 queues.by_claim.remove(&self.at);
-            } else if !self.has_lease {
-                queue.bell.notify_one();
+            } else if self.waits_as == As::Taker && !self.has_lease {
+                queue.wake_one();
             }
         }
     }
@@ -151,13 +194,14 @@ mod tests {
         (Scope::default(), Claim::of("claim"))
     }
 
+    fn enter(waiters: &Arc<Waiters>) -> Option<Waiter> {
+        waiters.enter(&claim(), As::Taker, "a", Moment::default())
+    }
+
     #[tokio::test]
     async fn one_or_all_are_woken() {
         let waiters = Waiters::new(10);
-        let (a, b) = (
-            waiters.enter(&claim(), "a", Moment::default()).unwrap(),
-            waiters.enter(&claim(), "a", Moment::default()).unwrap(),
-        );
+        let (a, b) = (enter(&waiters).unwrap(), enter(&waiters).unwrap());
         let (a, b) = (a.bell(), b.bell());
         let (mut a, mut b) = (pin!(a.notified()), pin!(b.notified()));
         a.as_mut().enable();
@@ -172,10 +216,7 @@ mod tests {
     async fn who_leaves_empty_handed_wakes_the_next() {
         for (with_lease, woken) in [(false, Some(())), (true, None)] {
             let waiters = Waiters::new(10);
-            let (a, b) = (
-                waiters.enter(&claim(), "a", Moment::default()).unwrap(),
-                waiters.enter(&claim(), "a", Moment::default()).unwrap(),
-            );
+            let (a, b) = (enter(&waiters).unwrap(), enter(&waiters).unwrap());
             let b = b.bell();
             let mut b = pin!(b.notified());
             b.as_mut().enable();
@@ -189,14 +230,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn guests_take_no_turn_from_those_who_would_build() {
+        let waiters = Waiters::new(10);
+        let guest = waiters.enter(&claim(), As::Guest, "g", Moment::default()).unwrap();
+        let taker = enter(&waiters).unwrap();
+        let (guest_bell, taker_bell) = (guest.bell(), taker.bell());
+        let (mut guest, mut woken) = (pin!(guest_bell.notified()), pin!(taker_bell.notified()));
+        guest.as_mut().enable();
+        woken.as_mut().enable();
+        waiters.wake_one(&claim());
+        assert_eq!((guest.as_mut().now_or_never(), woken.as_mut().now_or_never()), (None, Some(())));
+        // It leaves empty-handed, and nobody is left who would build.
+        drop(taker);
+        assert_eq!(guest.as_mut().now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
     async fn the_crowd_is_bounded_and_an_empty_queue_is_forgotten() {
         let waiters = Waiters::new(1);
-        let first = waiters.enter(&claim(), "a", Moment::default()).unwrap();
-        assert!(waiters.enter(&claim(), "b", Moment::default()).is_none());
+        let first = enter(&waiters).unwrap();
+        assert!(enter(&waiters).is_none());
         assert_eq!(waiters.at(&claim()), ["a"]);
         drop(first);
         assert_eq!(waiters.waiting(), 0);
         assert!(waiters.queues().by_claim.is_empty());
-        assert!(waiters.enter(&claim(), "a", Moment::default()).is_some());
+        assert!(enter(&waiters).is_some());
     }
 }

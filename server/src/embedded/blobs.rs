@@ -1,4 +1,4 @@
-//! Blobs as files, with a row for each scope that has all their bytes.
+//! Blobs as files, with a row for each scope and writer that put all their bytes.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fs_err::os::unix::fs::FileExt;
 use pcmcache_shared::digest::CHUNK;
 use pcmcache_shared::staged::{Durability, Whole};
-use pcmcache_shared::{Digest, Scope, failpoint};
+use pcmcache_shared::{Digest, Scope, Writer as Uploader, failpoint};
 use redb::{ReadableTable, WriteTransaction};
 
 use super::Embedded;
@@ -18,7 +18,7 @@ use super::files::{Files, Staged, version};
 use super::index::{Index, blocking, corrupted, fault};
 use super::ledger::{Content, Ledger, Reservation};
 use super::readers::Reading;
-use super::tables::{Name, VISIBLE, all_scopes};
+use super::tables::{Name, UPLOADS, all_uploads, uploads_in};
 use super::writer::Writer;
 use crate::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging, Stat, Version};
 use crate::fault::{Fault, is_full};
@@ -59,22 +59,22 @@ impl Blobs for Embedded {
         }
     }
 
-    async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault> {
+    async fn stat(&self, digest: Digest) -> Result<Option<Stat>, Fault> {
         const OPERATION: &str = "look at a blob";
-        let (index, files, scope) = (Arc::clone(&self.index), Arc::clone(&self.files), scope.clone());
+        let (index, files) = (Arc::clone(&self.index), Arc::clone(&self.files));
         blocking(OPERATION, move || {
-            let Some(promised) = promised(&index, &scope, digest, OPERATION)? else { return Ok(None) };
+            let Some(promised) = promised(&index, digest, OPERATION)? else { return Ok(None) };
             let found = files.look(digest).map_err(|error| Fault::io(OPERATION, error))?;
             Ok(found.map(|(size, version)| Stat { size, promised, version }))
         })
         .await
     }
 
-    async fn open(&self, scope: &Scope, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
+    async fn open(&self, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
         const OPERATION: &str = "open a blob";
-        let (index, files, scope) = (Arc::clone(&self.index), Arc::clone(&self.files), scope.clone());
+        let (index, files) = (Arc::clone(&self.index), Arc::clone(&self.files));
         blocking(OPERATION, move || {
-            let Some(promised) = promised(&index, &scope, digest, OPERATION)? else { return Ok(None) };
+            let Some(promised) = promised(&index, digest, OPERATION)? else { return Ok(None) };
             let opened = files.read(digest).map_err(|error| Fault::io(OPERATION, error))?;
             let Some(reading) = opened else { return Ok(None) };
             let (size, version) = (reading.metadata.len(), version(&reading.metadata));
@@ -82,6 +82,15 @@ impl Blobs for Embedded {
             Ok(Some(Box::new(OpenFile { reading: Arc::new(reading), stat }) as Box<dyn Opened>))
         })
         .await
+    }
+
+    async fn was_put(&self, scope: &Scope, writer: &Uploader, digest: Digest) -> Result<bool, Fault> {
+        let (scope, writer) = (scope.clone(), writer.clone());
+        let read = self.index.read("look who put a blob", move |transaction| {
+            let key = (digest.as_bytes(), scope.as_str(), writer.as_str());
+            Ok(transaction.open_table(UPLOADS)?.get(key)?.is_some())
+        });
+        read.await
     }
 
     async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, Fault> {
@@ -100,7 +109,7 @@ impl Blobs for Embedded {
     async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault> {
         const OPERATION: &str = "remove blobs";
         let (rows, ledger) = (digests.to_vec(), Arc::clone(&self.ledger));
-        self.writer.write(OPERATION, move |transaction| hide(transaction, &rows, &ledger)).await?;
+        self.writer.write(OPERATION, move |transaction| forget(transaction, &rows, &ledger)).await?;
         let (files, digests) = (Arc::clone(&self.files), digests.to_vec());
         let removed = move || files.remove(&digests).map_err(|e| Fault::io(OPERATION, e));
         let Content { files, bytes } = blocking(OPERATION, removed).await?;
@@ -138,40 +147,46 @@ impl Embedded {
     }
 }
 
-/// What is visible in each scope, in bytes.
+/// What was put in each scope, in bytes: each blob once, however many put it there.
 pub(super) fn count_scopes(
-    visible: &impl ReadableTable<(Name, &'static str), u64>,
+    uploads: &impl ReadableTable<(Name, &'static str, &'static str), u64>,
 ) -> Result<HashMap<Scope, u64>, redb::Error> {
     let mut counted = HashMap::new();
-    for row in visible.iter()? {
+    let mut last: Option<(Digest, Scope)> = None;
+    for row in uploads.iter()? {
         let (key, size) = row?;
-        let scope = key.value().1.parse().map_err(|_| corrupted("a blob of no scope"))?;
-        *counted.entry(scope).or_default() += size.value();
+        let (digest, scope, _) = key.value();
+        let scope: Scope = scope.parse().map_err(|_| corrupted("a blob of no scope"))?;
+        let this = (Digest::from_bytes(*digest), scope);
+        if last.as_ref() != Some(&this) {
+            *counted.entry(this.1.clone()).or_default() += size.value();
+            last = Some(this);
+        }
     }
     Ok(counted)
 }
 
-/// How many bytes the scope was promised, if it has the blob.
-fn promised(
-    index: &Index,
-    scope: &Scope,
-    digest: Digest,
-    operation: &'static str,
-) -> Result<Option<u64>, Fault> {
+/// How many bytes there were when the blob was put, if anybody did: equal digests, equal sizes.
+fn promised(index: &Index, digest: Digest, operation: &'static str) -> Result<Option<u64>, Fault> {
     let row = index.view(|transaction| {
-        let visible = transaction.open_table(VISIBLE)?;
-        Ok(visible.get((digest.as_bytes(), scope.as_str()))?.map(|row| row.value()))
+        let uploads = transaction.open_table(UPLOADS)?;
+        let first = uploads.range(all_uploads(&digest))?.next().transpose()?;
+        Ok(first.map(|(_, row)| row.value()))
     });
     row.map_err(|error| fault(operation, &error))
 }
 
-fn hide(transaction: &WriteTransaction, digests: &[Digest], ledger: &Ledger) -> Result<(), redb::Error> {
-    let mut visible = transaction.open_table(VISIBLE)?;
+fn forget(transaction: &WriteTransaction, digests: &[Digest], ledger: &Ledger) -> Result<(), redb::Error> {
+    let mut uploads = transaction.open_table(UPLOADS)?;
     for digest in digests {
-        for row in visible.extract_from_if(all_scopes(digest), |_, _| true)? {
+        let mut last: Option<Scope> = None;
+        for row in uploads.extract_from_if(all_uploads(digest), |_, _| true)? {
             let (key, size) = row?;
-            if let Ok(scope) = key.value().1.parse() {
+            let Ok(scope) = key.value().1.parse::<Scope>() else { continue };
+            // However many put it there, it counts once in its scope.
+            if last.as_ref() != Some(&scope) {
                 ledger.hidden(&scope, size.value());
+                last = Some(scope);
             }
         }
     }
@@ -259,10 +274,11 @@ impl Sealed for SealedFile {
         self.whole.size()
     }
 
-    async fn commit(self: Box<Self>, scope: &Scope) -> Result<Put, Fault> {
+    async fn commit(self: Box<Self>, scope: &Scope, uploader: &Uploader) -> Result<Put, Fault> {
         const OPERATION: &str = "store a blob";
         let Self { store: Store { files, ledger, writer }, whole, mut room } = *self;
-        let (digest, size, scope) = (whole.digest(), whole.size(), scope.clone());
+        let (digest, size) = (whole.digest(), whole.size());
+        let (scope, uploader) = (scope.clone(), uploader.clone());
         let room = blocking(OPERATION, move || {
             failpoint!("upload.staged");
             files.place(whole, digest, &mut room).map_err(|error| Fault::io(OPERATION, error))?;
@@ -271,12 +287,15 @@ impl Sealed for SealedFile {
         })
         .await?;
         let row = move |transaction: &WriteTransaction| {
-            let mut visible = transaction.open_table(VISIBLE)?;
-            let before = visible.insert((digest.as_bytes(), scope.as_str()), size)?;
+            let mut uploads = transaction.open_table(UPLOADS)?;
+            let is_new_here = uploads.range(uploads_in(&digest, scope.as_str()))?.next().is_none();
+            let before = uploads.insert((digest.as_bytes(), scope.as_str(), uploader.as_str()), size)?;
             if before.is_some() {
                 return Ok(Put::Existed);
             }
-            ledger.shown(&scope, size);
+            if is_new_here {
+                ledger.shown(&scope, size);
+            }
             drop(room);
             Ok(Put::Stored)
         };

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use super::{FORMAT, OpenError, tables};
+use super::{FORMAT, OpenError, migrate, tables};
 use crate::fault::{Fault, is_full};
 
 /// What redb may keep of the index in memory; the rest is the kernel's to cache.
@@ -26,10 +26,11 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn open(path: PathBuf) -> Result<Self, OpenError> {
+    /// Opens the index, creating it where it is missing, and brings it up to this server's format.
+    pub(super) fn open(path: PathBuf, now_s: u64) -> Result<Self, OpenError> {
         let wrap = |source| OpenError::Index { path: path.clone(), source };
         let database = open_database(&path).map_err(wrap)?;
-        let found = prepare(&database).map_err(wrap)?;
+        let found = prepare(&database, now_s).map_err(wrap)?;
         if found != FORMAT {
             return Err(OpenError::Format { path, found });
         }
@@ -108,10 +109,10 @@ fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
     Ok(transaction)
 }
 
-/// Makes the tables of a new index, and says which format it has.
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
+/// Makes the tables of a new index, or those of this format out of an older one's; says which format it then has.
+fn prepare(database: &Database, now_s: u64) -> Result<u64, redb::Error> {
     let transaction = begin(database)?;
-    let found = {
+    let mut found = {
         let mut meta = transaction.open_table(tables::META)?;
         let found = meta.get("format")?.map(|row| row.value());
         match found {
@@ -122,12 +123,17 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
             }
         }
     };
+    if found == 1 {
+        tracing::info!("the index has the format 1 and is brought up to {FORMAT}");
+        migrate::from_1(&transaction, now_s)?;
+        found = FORMAT;
+    }
     if found == FORMAT {
         transaction.open_table(tables::RESULTS)?;
         transaction.open_table(tables::SETS)?;
         transaction.open_table(tables::SET_RESULTS)?;
         transaction.open_table(tables::REFERENCES)?;
-        transaction.open_table(tables::VISIBLE)?;
+        transaction.open_table(tables::UPLOADS)?;
         transaction.open_table(tables::LEASES)?;
         transaction.commit()?;
     }

@@ -17,6 +17,7 @@ use super::{Embedded, OpenError};
 use crate::fault::Fault;
 use crate::leases::{Ask, Grant, Lease, Leases};
 use crate::memory::MemoryLeases;
+use crate::trust::WriterSet;
 
 #[async_trait]
 impl Leases for Embedded {
@@ -67,6 +68,10 @@ impl Leases for Embedded {
             self.remove_rows(vec![(scope.clone(), claim, fence)]).await?;
         }
         Ok(self.leases.end_now(scope, claim, fence))
+    }
+
+    async fn held_by(&self, revoked: &WriterSet) -> Result<Vec<(Scope, Claim, Fence)>, Fault> {
+        Ok(self.leases.held_by_now(revoked))
     }
 
     async fn forget_expired(&self) -> Result<usize, Fault> {
@@ -162,6 +167,7 @@ impl LeaseRow {
             secret: ask.secret,
             request_id: ask.request_id,
             holder: ask.holder,
+            writers: ask.writers,
             expected_ms: ask.expected.map(millis),
             at_most_ms: millis(ask.at_most),
         }
@@ -171,6 +177,7 @@ impl LeaseRow {
         Ask {
             request_id: self.request_id,
             holder: self.holder,
+            writers: self.writers,
             secret: self.secret,
             expected: self.expected_ms.map(Duration::from_millis),
             ttl: limits::LEASE_TTL,

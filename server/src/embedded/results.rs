@@ -7,9 +7,13 @@ use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::Embedded;
 use super::leases::remove_row;
-use super::tables::{AFTER_SCOPES, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names};
+use super::tables::{
+    AFTER_SCOPES, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names, naming, read_writers,
+    spell_writers,
+};
 use crate::fault::Fault;
-use crate::results::{Creation, Publication, Results, SetRow, StoredResult};
+use crate::results::{Creation, MAX_NAMING, Publication, Results, SetRow, StoredResult};
+use crate::trust::WriterSet;
 
 #[async_trait]
 impl Results for Embedded {
@@ -43,6 +47,23 @@ impl Results for Embedded {
                 rows.push(SetRow { set: Digest::from_bytes(set), actions });
             }
             Ok(rows)
+        });
+        read.await
+    }
+
+    async fn names(&self, scopes: &[Scope], digest: Digest, hidden: &WriterSet) -> Result<bool, Fault> {
+        let (scopes, hidden) = (scopes.to_vec(), hidden.clone());
+        let read = self.index.read("look what names a blob", move |transaction| {
+            let references = transaction.open_table(REFERENCES)?;
+            for scope in &scopes {
+                for row in references.range(naming(&digest, scope.as_str()))?.take(MAX_NAMING) {
+                    let (_, writers) = row?;
+                    if !hidden.has_any(&read_writers(writers.value())) {
+                        return Ok(true);
+                    }
+                }
+            }
+            Ok(false)
         });
         read.await
     }
@@ -105,8 +126,9 @@ fn reference(
     stored: &StoredResult,
 ) -> Result<(), redb::Error> {
     let mut references = transaction.open_table(REFERENCES)?;
+    let writers = spell_writers(&stored.writers);
     for digest in stored.references(action) {
-        references.insert((digest.as_bytes(), scope.as_str(), action.as_bytes()), ())?;
+        references.insert((digest.as_bytes(), scope.as_str(), action.as_bytes()), writers.as_str())?;
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 //!
 //! Everything that a scope owns has the scope in its key, so that no query can forget it.
 
-use pcmcache_shared::{Claim, Digest, Fence, Secret};
+use pcmcache_shared::{Claim, Digest, Fence, Secret, Writer};
 use redb::TableDefinition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 pub(super) type Name = &'static [u8; 32];
 
@@ -18,10 +19,10 @@ pub(super) const SETS: TableDefinition<(&str, Name), &[u8]> = TableDefinition::n
 /// (scope, unit key, set) -> action keys of the newest results under the set, newest first.
 pub(super) const SET_RESULTS: TableDefinition<(&str, Name, Name), &[u8]> =
     TableDefinition::new("set-results");
-/// (digest, scope, action key): the result stands on the blob.
-pub(super) const REFERENCES: TableDefinition<(Name, &str, Name), ()> = TableDefinition::new("references");
-/// (digest, scope) -> size in bytes: all of the blob's bytes were put in the scope.
-pub(super) const VISIBLE: TableDefinition<(Name, &str), u64> = TableDefinition::new("visible");
+/// (digest, scope, action key) -> who published it, as [`spell_writers`] has it: the result stands on the blob.
+pub(super) const REFERENCES: TableDefinition<(Name, &str, Name), &str> = TableDefinition::new("references");
+/// (digest, scope, writer) -> size in bytes: the writer put all of the blob's bytes in the scope.
+pub(super) const UPLOADS: TableDefinition<(Name, &str, &str), u64> = TableDefinition::new("uploads");
 /// (scope, claim) -> [`LeaseRow`] as JSON.
 pub(super) const LEASES: TableDefinition<(&str, Name), &[u8]> = TableDefinition::new("leases");
 
@@ -35,6 +36,8 @@ pub(super) struct LeaseRow {
     pub(super) secret: Secret,
     pub(super) request_id: String,
     pub(super) holder: String,
+    #[serde(default)]
+    pub(super) writers: Vec<Writer>,
     pub(super) expected_ms: Option<u64>,
     pub(super) at_most_ms: u64,
 }
@@ -60,7 +63,33 @@ pub(super) fn lease_key<'a>(scope: &'a str, claim: &'a Claim) -> (&'a str, &'a [
     (scope, claim.as_bytes())
 }
 
-/// The keys of a digest's rows, over all scopes.
-pub(super) fn all_scopes(digest: &Digest) -> std::ops::Range<(&[u8; 32], &'static str)> {
-    (digest.as_bytes(), "")..(digest.as_bytes(), AFTER_SCOPES)
+/// The keys of a digest's uploads, over all scopes and writers.
+pub(super) fn all_uploads(digest: &Digest) -> Range<(&[u8; 32], &'static str, &'static str)> {
+    (digest.as_bytes(), "", "")..(digest.as_bytes(), AFTER_SCOPES, "")
+}
+
+/// The keys of a digest's uploads in a scope.
+pub(super) fn uploads_in<'a>(
+    digest: &'a Digest,
+    scope: &'a str,
+) -> Range<(&'a [u8; 32], &'a str, &'static str)> {
+    (digest.as_bytes(), scope, "")..(digest.as_bytes(), scope, AFTER_SCOPES)
+}
+
+/// The keys of the results in a scope that stand on a blob: all but the very last there could be, which no SHA-256 is.
+pub(super) fn naming<'a>(
+    digest: &'a Digest,
+    scope: &'a str,
+) -> Range<(&'a [u8; 32], &'a str, &'static [u8; 32])> {
+    (digest.as_bytes(), scope, &[0; 32])..(digest.as_bytes(), scope, &[0xff; 32])
+}
+
+/// The writers in a row: no name has a space in it.
+pub(super) fn spell_writers(writers: &[Writer]) -> String {
+    writers.iter().map(Writer::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// The writers of a row again; what is none was not written by us, and nothing is known of it.
+pub(super) fn read_writers(row: &str) -> Vec<Writer> {
+    row.split(' ').filter_map(|name| name.parse().ok()).collect()
 }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::blobs::count_scopes;
 use super::index::{Index, fault};
 use super::ledger::Ledger;
-use super::tables::VISIBLE;
+use super::tables::UPLOADS;
 use crate::fault::Fault;
 
 /// Writes that may wait in line.
@@ -81,7 +81,7 @@ fn write_batches(index: &Index, ledger: &Ledger, mut jobs: mpsc::Receiver<Box<dy
         }
         let outcome = index.commit(|transaction| {
             if ledger.doubts_scopes() {
-                ledger.count_scopes(count_scopes(&transaction.open_table(VISIBLE)?)?);
+                ledger.count_scopes(count_scopes(&transaction.open_table(UPLOADS)?)?);
             }
             batch.iter_mut().try_for_each(|job| job.apply(transaction))
         });

@@ -12,7 +12,7 @@ use pcmcache_shared::api::problem::Code;
 
 use super::App;
 use super::body::JsonBody;
-use super::path::InScope;
+use super::path::Reading;
 use super::problem::Refused;
 
 /// Look, and if nothing is there, get the right to build it or wait for who has.
@@ -36,13 +36,13 @@ use super::problem::Refused;
 )]
 pub(super) async fn acquire(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Reading(view): Reading,
     JsonBody(request): JsonBody<AcquireRequest>,
 ) -> Result<Response, Refused> {
     if app.stop.is_cancelled() {
         return Err(Refused::new(Code::Unavailable, "the server is going down"));
     }
-    let lines = app.cache.acquire(&scope, request).await?;
+    let lines = app.cache.acquire(&view, request).await?;
     // A stop ends what waits and what is held at once: a lease outlives its stream by the grace, and a restart.
     let lines = lines.take_until(app.stop.cancelled_owned()).map(|line| to_bytes(&line));
     let headers = [

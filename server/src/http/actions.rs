@@ -11,7 +11,7 @@ use pcmcache_shared::api::problem::Code;
 
 use super::App;
 use super::body::JsonBody;
-use super::path::{InScope, Named};
+use super::path::{Named, Reading, Write};
 use super::problem::Refused;
 use crate::cache::Published;
 
@@ -33,10 +33,10 @@ pub(super) const PUBLISH_PROBLEMS: &[Code] =
 )]
 pub(super) async fn read(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Reading(view): Reading,
     Named(key): Named<ActionKey>,
 ) -> Result<Json<KeyedResult>, Refused> {
-    let result = app.cache.result(&scope, key).await?;
+    let result = app.cache.result(&view, key).await?;
     result.map(Json).ok_or_else(|| Refused::new(Code::NoResult, format!("there is no result of {key}")))
 }
 
@@ -58,11 +58,11 @@ pub(super) async fn read(
 )]
 pub(super) async fn publish(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Write(writing): Write,
     Named(key): Named<ActionKey>,
     JsonBody(request): JsonBody<PublishRequest, MAX_PUBLISH_JSON>,
 ) -> Result<StatusCode, Refused> {
-    Ok(match app.cache.publish(&scope, key, request).await? {
+    Ok(match app.cache.publish(&writing, key, request).await? {
         Published::Stored => StatusCode::CREATED,
         Published::Same => StatusCode::OK,
     })

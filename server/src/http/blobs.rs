@@ -13,7 +13,7 @@ use pcmcache_shared::api::problem::Code;
 
 use super::App;
 use super::body::{self, DeclaredLength};
-use super::path::{InScope, Named};
+use super::path::{Named, Reading, Write};
 use super::problem::Refused;
 use super::range::{self, Selected};
 use crate::cache::{BlobRead, Uploaded};
@@ -68,11 +68,11 @@ const FOR_EVER: &str = "max-age=31536000, immutable";
 )]
 pub(super) async fn get(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Reading(view): Reading,
     Named(digest): Named<Digest>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let blob = app.cache.open_blob(&scope, digest).await?.ok_or_else(|| no_blob(digest))?;
+    let blob = app.cache.open_blob(&view, digest).await?.ok_or_else(|| no_blob(digest))?;
     let (etag, size) = (etag(digest), blob.size());
     if range::is_known(&headers, &etag) {
         return whole(StatusCode::NOT_MODIFIED, digest, None, Body::empty());
@@ -108,11 +108,11 @@ pub(super) async fn get(
 )]
 pub(super) async fn head(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Reading(view): Reading,
     Named(digest): Named<Digest>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let size = app.cache.has_blob(&scope, digest).await?.ok_or_else(|| no_blob(digest))?;
+    let size = app.cache.has_blob(&view, digest).await?.ok_or_else(|| no_blob(digest))?;
     match range::is_known(&headers, &etag(digest)) {
         true => whole(StatusCode::NOT_MODIFIED, digest, None, Body::empty()),
         false => whole(StatusCode::OK, digest, Some(size), Body::empty()),
@@ -131,18 +131,18 @@ pub(super) async fn head(
     ),
     request_body(content = Octets, content_type = "application/octet-stream"),
     responses(
-        (status = 201, description = "The scope has it now."),
-        (status = 200, description = "The scope had it; the body was read and hashed all the same."),
+        (status = 201, description = "It is there now."),
+        (status = 200, description = "This writer had put it there before; the body was read and hashed all the same."),
     ),
 )]
 pub(super) async fn put(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Write(writing): Write,
     Named(digest): Named<Digest>,
     DeclaredLength(length): DeclaredLength,
     mut body: Body,
 ) -> Result<StatusCode, Refused> {
-    let mut upload = app.cache.begin_upload(&scope, digest, length).await?;
+    let mut upload = app.cache.begin_upload(&writing, digest, length).await?;
     while let Some(piece) = body::next(&mut body).await? {
         upload.write(piece).await?;
     }

@@ -15,7 +15,10 @@ use super::{actions, blobs, leases, probes};
 /// What any route under a scope may answer.
 const SCOPED: &[Code] = &[
     Code::BadRequest,
+    Code::WireVersion,
     Code::BadScope,
+    Code::Unauthorized,
+    Code::TooManyRequests,
     Code::UnknownScope,
     Code::Internal,
     Code::Unavailable,
@@ -25,21 +28,26 @@ const SCOPED: &[Code] = &[
 const JSON_IN: &[Code] =
     &[Code::BadJson, Code::ShortBody, Code::RequestTimeout, Code::TooLarge, Code::BadContentType];
 
+/// What a route that shows all scopes may answer.
+const OBSERVED: &[Code] = &[Code::Unauthorized, Code::Forbidden];
+/// What a route that writes may answer besides.
+const WRITES: &[Code] = &[Code::ReadOnly];
+
 /// The problems of each operation.
 const PROBLEMS: &[(&str, &[&[Code]])] = &[
-    ("acquire", &[SCOPED, JSON_IN]),
-    ("renew", &[SCOPED, JSON_IN, leases::PROBLEMS]),
-    ("release", &[SCOPED, JSON_IN, leases::PROBLEMS]),
+    ("acquire", &[SCOPED, JSON_IN, WRITES]),
+    ("renew", &[SCOPED, JSON_IN, WRITES, leases::PROBLEMS]),
+    ("release", &[SCOPED, JSON_IN, WRITES, leases::PROBLEMS]),
     ("read_result", &[SCOPED, actions::READ_PROBLEMS]),
-    ("publish", &[SCOPED, JSON_IN, actions::PUBLISH_PROBLEMS]),
+    ("publish", &[SCOPED, JSON_IN, WRITES, actions::PUBLISH_PROBLEMS]),
     ("lookup", &[SCOPED, JSON_IN]),
     ("read_blob", &[SCOPED, blobs::GET_PROBLEMS]),
     ("has_blob", &[SCOPED, blobs::HEAD_PROBLEMS]),
-    ("upload_blob", &[SCOPED, blobs::PUT_PROBLEMS]),
+    ("upload_blob", &[SCOPED, WRITES, blobs::PUT_PROBLEMS]),
     ("index", &[]),
     ("healthz", &[]),
     ("readyz", &[probes::READY_PROBLEMS]),
-    ("metrics", &[]),
+    ("metrics", &[OBSERVED]),
     ("openapi", &[]),
 ];
 

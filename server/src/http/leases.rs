@@ -9,7 +9,7 @@ use pcmcache_shared::api::problem::Code;
 
 use super::App;
 use super::body::JsonBody;
-use super::path::{InScope, Named};
+use super::path::{Named, Write};
 use super::problem::Refused;
 
 pub(super) const PROBLEMS: &[Code] = &[Code::BadDigest, Code::NoLease];
@@ -29,11 +29,11 @@ pub(super) const PROBLEMS: &[Code] = &[Code::BadDigest, Code::NoLease];
 )]
 pub(super) async fn renew(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Write(writing): Write,
     Named(claim): Named<Claim>,
     JsonBody(hold): JsonBody<Hold>,
 ) -> Result<Json<Renewed>, Refused> {
-    Ok(Json(app.cache.renew(&scope, claim, &hold).await?))
+    Ok(Json(app.cache.renew(&writing, claim, &hold).await?))
 }
 
 /// The holder gives the lease back without a result.
@@ -51,10 +51,10 @@ pub(super) async fn renew(
 )]
 pub(super) async fn release(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Write(writing): Write,
     Named(claim): Named<Claim>,
     JsonBody(request): JsonBody<ReleaseRequest>,
 ) -> Result<StatusCode, Refused> {
-    app.cache.release(&scope, claim, &request).await?;
+    app.cache.release(&writing, claim, &request).await?;
     Ok(StatusCode::NO_CONTENT)
 }

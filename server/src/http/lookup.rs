@@ -6,7 +6,7 @@ use pcmcache_shared::api::lookup::{LookupAnswer, LookupRequest};
 
 use super::App;
 use super::body::JsonBody;
-use super::path::InScope;
+use super::path::Reading;
 use super::problem::Refused;
 
 /// Look up many units and actions at once; what is not known is left out.
@@ -21,8 +21,8 @@ use super::problem::Refused;
 )]
 pub(super) async fn lookup(
     State(app): State<App>,
-    InScope(scope): InScope,
+    Reading(view): Reading,
     JsonBody(request): JsonBody<LookupRequest>,
 ) -> Result<Json<LookupAnswer>, Refused> {
-    Ok(Json(app.cache.lookup(&scope, &request).await?))
+    Ok(Json(app.cache.lookup(&view, &request).await?))
 }

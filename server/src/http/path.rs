@@ -1,6 +1,7 @@
-//! What the path says: the scope, and the SHA-256 name at its end.
+//! What the path says: the scope, as far as whoever asks may see it, and the SHA-256 name at its end.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
@@ -9,27 +10,44 @@ use pcmcache_shared::api::problem::Code;
 use pcmcache_shared::digest::NotHex;
 
 use super::problem::Refused;
+use crate::cache::CacheError;
+use crate::trust::{Principal, View, Writing};
 
-/// `{scope}`: one that is there. Until tokens say who may use which, there is one.
+/// `{scope}`, to be read.
 #[derive(Debug)]
-pub(super) struct InScope(pub(super) Scope);
+pub(super) struct Reading(pub(super) View);
+
+/// `{scope}`, to be written.
+#[derive(Debug)]
+pub(super) struct Write(pub(super) Writing);
 
 /// `{digest}`, `{key}` or `{claim}`: the name that ends the path.
 #[derive(Debug)]
 pub(super) struct Named<T>(pub(super) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for InScope {
+impl<S: Send + Sync> FromRequestParts<S> for Reading {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let text = segments(parts, state, |name, value| (name == "scope").then(|| value.to_owned())).await?;
         let scope: Scope =
             text.parse().map_err(|error| Refused::new(Code::BadScope, format!("'{text}': {error}")))?;
-        if scope == Scope::default() {
-            Ok(Self(scope))
-        } else {
-            Err(Refused::new(Code::UnknownScope, format!("this server has the scope 'main', not '{scope}'")))
-        }
+        let principal = parts.extensions.get::<Arc<Principal>>();
+        let view = principal.and_then(|principal| principal.view(&scope));
+        let unknown = || {
+            let detail = format!("there is no scope '{scope}' here, or this token may not read it");
+            Refused::new(Code::UnknownScope, detail)
+        };
+        view.map(Self).ok_or_else(unknown)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Write {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let Reading(view) = Reading::from_request_parts(parts, state).await?;
+        view.writing().map(Self).ok_or_else(|| CacheError::ReadOnly.into())
     }
 }
 

@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, header};
 use pcmcache_shared::api::PROBLEM_JSON;
 use pcmcache_shared::api::problem::{Code, Problem};
 
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Found};
 
 /// The longest detail; what a client sent may come back in it.
 const MAX_DETAIL: usize = 400;
@@ -28,6 +28,8 @@ impl From<CacheError> for Refused {
         match error {
             CacheError::BadRequest(_) => Self::new(Code::BadJson, detail),
             CacheError::BadResult(_) => Self::new(Code::BadResult, detail),
+            CacheError::ReadOnly => Self::new(Code::ReadOnly, detail),
+            CacheError::Revoked => Self::new(Code::Unauthorized, detail),
             CacheError::DigestMismatch { .. } => Self::new(Code::DigestMismatch, detail),
             CacheError::ShortBody { .. } => Self::new(Code::ShortBody, detail),
             CacheError::TooLarge { .. } => Self::new(Code::TooLarge, detail),
@@ -35,7 +37,10 @@ impl From<CacheError> for Refused {
             CacheError::LeaseHeld { .. } => Self::new(Code::LeaseHeld, detail),
             CacheError::Winner(winner) => {
                 let mut refused = Self::new(Code::Winner, detail);
-                refused.0.winner = Some(*winner);
+                let Found { scope, stored } = *winner;
+                refused.0.winner = Some(stored.result);
+                refused.0.winner_scope = Some(scope);
+                refused.0.winner_writers = stored.writers;
                 refused
             }
             CacheError::Missing(missing) => {

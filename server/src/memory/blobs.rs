@@ -1,11 +1,11 @@
 //! Blobs in memory, with a way to damage them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use pcmcache_shared::{Digest, Scope};
+use pcmcache_shared::{Digest, Scope, Writer};
 
 use crate::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging, Stat, Version};
 use crate::fault::Fault;
@@ -19,7 +19,8 @@ pub struct MemoryBlobs {
 #[derive(Debug, Default)]
 struct State {
     copies: BTreeMap<Digest, Copied>,
-    promised: HashMap<(Scope, Digest), u64>,
+    promised: HashMap<Digest, u64>,
+    puts: HashSet<(Scope, Writer, Digest)>,
     versions: u64,
 }
 
@@ -36,8 +37,8 @@ impl State {
         self.copies.insert(digest, Copied { bytes, version });
     }
 
-    fn find(&self, scope: &Scope, digest: Digest) -> Option<MemoryOpened> {
-        let promised = *self.promised.get(&(scope.clone(), digest))?;
+    fn find(&self, digest: Digest) -> Option<MemoryOpened> {
+        let promised = *self.promised.get(&digest)?;
         let copy = self.copies.get(&digest)?.clone();
         Some(MemoryOpened { promised, copy })
     }
@@ -65,12 +66,16 @@ impl Blobs for MemoryBlobs {
         Ok(Staging::Open(Box::new(MemoryStage { store: self.clone(), bytes: BytesMut::new() })))
     }
 
-    async fn stat(&self, scope: &Scope, digest: Digest) -> Result<Option<Stat>, Fault> {
-        Ok(self.state().find(scope, digest).map(|opened| opened.stat()))
+    async fn stat(&self, digest: Digest) -> Result<Option<Stat>, Fault> {
+        Ok(self.state().find(digest).map(|opened| opened.stat()))
     }
 
-    async fn open(&self, scope: &Scope, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
-        Ok(self.state().find(scope, digest).map(|opened| Box::new(opened) as Box<dyn Opened>))
+    async fn open(&self, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
+        Ok(self.state().find(digest).map(|opened| Box::new(opened) as Box<dyn Opened>))
+    }
+
+    async fn was_put(&self, scope: &Scope, writer: &Writer, digest: Digest) -> Result<bool, Fault> {
+        Ok(self.state().puts.contains(&(scope.clone(), writer.clone(), digest)))
     }
 
     async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, Fault> {
@@ -96,7 +101,8 @@ impl Blobs for MemoryBlobs {
                 freed.bytes += copy.bytes.len() as u64;
             }
         }
-        state.promised.retain(|(_, digest), _| !digests.contains(digest));
+        state.promised.retain(|digest, _| !digests.contains(digest));
+        state.puts.retain(|(_, _, digest)| !digests.contains(digest));
         Ok(freed)
     }
 }
@@ -137,13 +143,14 @@ impl Sealed for MemorySealed {
         self.bytes.len() as u64
     }
 
-    async fn commit(self: Box<Self>, scope: &Scope) -> Result<Put, Fault> {
+    async fn commit(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault> {
         let mut state = self.store.state();
         let size = self.bytes.len() as u64;
         state.place(self.digest, self.bytes);
-        match state.promised.insert((scope.clone(), self.digest), size) {
-            Some(_) => Ok(Put::Existed),
-            None => Ok(Put::Stored),
+        state.promised.insert(self.digest, size);
+        match state.puts.insert((scope.clone(), writer.clone(), self.digest)) {
+            true => Ok(Put::Stored),
+            false => Ok(Put::Existed),
         }
     }
 }

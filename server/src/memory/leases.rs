@@ -11,6 +11,7 @@ use pcmcache_shared::{Claim, Fence, Scope};
 use crate::clock::{Clock, Moment};
 use crate::fault::Fault;
 use crate::leases::{Ask, Grant, Lease, Leases, MAX_LEASES, RESTART_GRACE};
+use crate::trust::WriterSet;
 
 /// Leases in memory.
 #[derive(Debug)]
@@ -148,6 +149,12 @@ impl MemoryLeases {
         lived
     }
 
+    pub(crate) fn held_by_now(&self, revoked: &WriterSet) -> Vec<(Scope, Claim, Fence)> {
+        let state = self.state();
+        let held = state.leases.iter().filter(|(_, held)| revoked.has_any(&held.ask.writers));
+        held.map(|((scope, claim), held)| (scope.clone(), *claim, held.fence)).collect()
+    }
+
     pub(crate) fn forget_expired_now(&self) -> Vec<(Scope, Claim, Fence)> {
         let now = self.clock.now();
         self.state()
@@ -185,6 +192,10 @@ impl Leases for MemoryLeases {
 
     async fn end(&self, scope: &Scope, claim: Claim, fence: Fence) -> Result<bool, Fault> {
         Ok(self.end_now(scope, claim, fence))
+    }
+
+    async fn held_by(&self, revoked: &WriterSet) -> Result<Vec<(Scope, Claim, Fence)>, Fault> {
+        Ok(self.held_by_now(revoked))
     }
 
     async fn forget_expired(&self) -> Result<usize, Fault> {

@@ -8,7 +8,8 @@ use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
 use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey};
 
 use crate::fault::Fault;
-use crate::results::{Creation, Publication, Results, SetRow, StoredResult};
+use crate::results::{Creation, MAX_NAMING, Publication, Results, SetRow, StoredResult};
+use crate::trust::WriterSet;
 
 /// Results in memory.
 #[derive(Debug, Default)]
@@ -59,6 +60,17 @@ impl Results for MemoryResults {
 
     async fn sets(&self, scope: &Scope, unit: UnitKey) -> Result<Vec<SetRow>, Fault> {
         Ok(self.state().sets.get(&(scope.clone(), unit)).cloned().unwrap_or_default())
+    }
+
+    async fn names(&self, scopes: &[Scope], digest: Digest, hidden: &WriterSet) -> Result<bool, Fault> {
+        let state = self.state();
+        let naming = |scope: &Scope| {
+            let stored = state.results.iter().filter(|((of, _), _)| of == scope);
+            let mut naming =
+                stored.filter(|((_, key), stored)| stored.references(*key).any(|named| named == digest));
+            naming.by_ref().take(MAX_NAMING).any(|(_, stored)| !hidden.has_any(&stored.writers))
+        };
+        Ok(scopes.iter().any(naming))
     }
 
     async fn unreferenced(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Fault> {

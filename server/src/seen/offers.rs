@@ -85,8 +85,14 @@ mod tests {
 
     fn sets(results: usize) -> Vec<OfferedSet> {
         let cost = Cost { wall_ms: 40 };
-        let result = ActionResult { outputs: Vec::new(), cost, builder: String::new() };
-        let keyed = KeyedResult { action: ActionKey::of("a"), result, blobs: BTreeMap::new() };
+        let result = ActionResult { outputs: Vec::new(), cost, builder: String::new(), signature: None };
+        let keyed = KeyedResult {
+            action: ActionKey::of("a"),
+            result,
+            scope: Scope::default(),
+            writers: Vec::new(),
+            blobs: BTreeMap::new(),
+        };
         vec![OfferedSet { set: Digest::of("set"), text: String::new(), results: vec![keyed; results] }]
     }
 

@@ -13,6 +13,7 @@ use pcmcache_server::embedded::Embedded;
 use pcmcache_server::leases::Leases;
 use pcmcache_server::memory::{MemoryBlobs, MemoryLeases, MemoryResults};
 use pcmcache_server::space::{Bounds, Disk};
+use pcmcache_server::trust::{Principal, View, Writing};
 use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, KnownSet};
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::leases::{Hold, ReleaseRequest};
@@ -79,6 +80,21 @@ pub(crate) fn scope() -> Scope {
     Scope::default()
 }
 
+/// What everyone sees where there are no tokens.
+pub(crate) fn view() -> View {
+    Principal::anyone().view(&scope()).unwrap()
+}
+
+pub(crate) fn writing() -> Writing {
+    view().writing().unwrap()
+}
+
+/// The right to write another scope.
+pub(crate) fn writing_in(scope: &Scope) -> Writing {
+    let principal = Principal { writes: Some(scope.clone()), ..Principal::anyone() };
+    principal.view(scope).unwrap().writing().unwrap()
+}
+
 impl Bench {
     pub(crate) fn in_memory() -> Self {
         Self::in_memory_with(Limits::default())
@@ -121,7 +137,7 @@ impl Bench {
     }
 
     pub(crate) async fn acquire(&self, request: AcquireRequest) -> Client {
-        Client(self.cache.acquire(&scope(), request).await.unwrap())
+        Client(self.cache.acquire(&view(), request).await.unwrap())
     }
 
     /// Lets every task do all it can, then moves the clock, then again.
@@ -136,7 +152,7 @@ impl Bench {
     }
 
     pub(crate) async fn upload_as(&self, digest: Digest, bytes: &[u8]) -> Result<Uploaded, CacheError> {
-        let mut upload = self.cache.begin_upload(&scope(), digest, bytes.len() as u64).await?;
+        let mut upload = self.cache.begin_upload(&writing(), digest, bytes.len() as u64).await?;
         for piece in bytes.chunks(100_000) {
             upload.write(Bytes::copy_from_slice(piece)).await?;
         }
@@ -149,7 +165,7 @@ impl Bench {
         granted: Option<&Granted>,
     ) -> Result<Published, CacheError> {
         let claim = granted.map_or(module.unit().into(), |granted| granted.claim);
-        self.cache.publish(&scope(), module.key(), module.publication(claim, granted)).await
+        self.cache.publish(&writing(), module.key(), module.publication(claim, granted)).await
     }
 
     /// Uploads the outputs and publishes.
@@ -173,7 +189,7 @@ impl Bench {
         digest: Digest,
         range: Option<std::ops::Range<u64>>,
     ) -> Result<Option<Vec<u8>>, CacheError> {
-        let Some(blob) = self.cache.open_blob(&scope(), digest).await? else { return Ok(None) };
+        let Some(blob) = self.cache.open_blob(&view(), digest).await? else { return Ok(None) };
         let mut stream = blob.stream(range).await?;
         let mut all = Vec::new();
         while let Some(bytes) = stream.next().await {
@@ -328,7 +344,7 @@ impl Module {
             size: bytes.len() as u64,
         });
         let cost = Cost { wall_ms: self.cost_ms };
-        ActionResult { outputs: outputs.collect(), cost, builder: "tests".to_owned() }
+        ActionResult { outputs: outputs.collect(), cost, builder: "tests".to_owned(), signature: None }
     }
 
     pub(crate) fn publication(&self, claim: Claim, granted: Option<&Granted>) -> PublishRequest {

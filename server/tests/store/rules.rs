@@ -3,6 +3,7 @@
 mod damage;
 mod kill;
 mod leases;
+mod migrate;
 mod publish;
 mod race;
 mod restart;

@@ -8,7 +8,7 @@ use pcmcache_server::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging};
 use pcmcache_server::clock::SystemClock;
 use pcmcache_server::embedded::Embedded;
 use pcmcache_server::memory::MemoryBlobs;
-use pcmcache_shared::{Digest, Scope};
+use pcmcache_shared::{Digest, Scope, Writer};
 
 type Store = Arc<dyn Blobs>;
 
@@ -24,7 +24,7 @@ super::every_back_end! {
     nothing_is_visible_before_the_commit,
     a_dropped_stage_leaves_nothing,
     putting_again_says_so_and_refreshes,
-    a_blob_is_of_the_scopes_that_put_it,
+    who_put_a_blob_is_kept_with_it,
     reads_give_the_bytes_and_end_at_the_end,
     what_is_open_stays_readable,
     only_the_condemned_copy_goes,
@@ -45,6 +45,10 @@ async fn stage(store: &Store, length: usize) -> Box<dyn Stage> {
     }
 }
 
+fn writer(name: &str) -> Writer {
+    name.parse().unwrap()
+}
+
 async fn seal(store: &Store, bytes: &[u8]) -> Box<dyn Sealed> {
     let mut stage = stage(store, bytes.len()).await;
     for piece in bytes.chunks(150_000) {
@@ -55,11 +59,11 @@ async fn seal(store: &Store, bytes: &[u8]) -> Box<dyn Sealed> {
 
 async fn put(store: &Store, bytes: &[u8]) -> (Digest, Put) {
     let sealed = seal(store, bytes).await;
-    (sealed.digest(), sealed.commit(&main_scope()).await.unwrap())
+    (sealed.digest(), sealed.commit(&main_scope(), &writer("a")).await.unwrap())
 }
 
 async fn open(store: &Store, digest: Digest) -> Option<Box<dyn Opened>> {
-    store.open(&main_scope(), digest).await.unwrap()
+    store.open(digest).await.unwrap()
 }
 
 async fn nothing_is_visible_before_the_commit(store: Store) {
@@ -68,10 +72,10 @@ async fn nothing_is_visible_before_the_commit(store: Store) {
     let digest = sealed.digest();
     assert_eq!((digest, sealed.size()), (Digest::of(&bytes), 1_000_000));
     assert!(open(&store, digest).await.is_none());
-    assert_eq!(store.stat(&main_scope(), digest).await.unwrap(), None);
+    assert_eq!(store.stat(digest).await.unwrap(), None);
     assert_eq!(store.list(digest.as_bytes()[0]).await.unwrap(), []);
-    assert_eq!(sealed.commit(&main_scope()).await.unwrap(), Put::Stored);
-    let stat = store.stat(&main_scope(), digest).await.unwrap().unwrap();
+    assert_eq!(sealed.commit(&main_scope(), &writer("a")).await.unwrap(), Put::Stored);
+    let stat = store.stat(digest).await.unwrap().unwrap();
     assert_eq!((stat.size, stat.promised), (1_000_000, 1_000_000));
     assert!(stat.has_its_size());
 }
@@ -88,20 +92,27 @@ async fn a_dropped_stage_leaves_nothing(store: Store) {
 
 async fn putting_again_says_so_and_refreshes(store: Store) {
     let (digest, first) = put(&store, b"bytes").await;
-    let before = store.stat(&main_scope(), digest).await.unwrap().unwrap();
+    let before = store.stat(digest).await.unwrap().unwrap();
     let (again, second) = put(&store, b"bytes").await;
     assert_eq!((first, second, again), (Put::Stored, Put::Existed, digest));
-    let after = store.stat(&main_scope(), digest).await.unwrap().unwrap();
+    let after = store.stat(digest).await.unwrap().unwrap();
     assert_ne!(before.version, after.version);
 }
 
-async fn a_blob_is_of_the_scopes_that_put_it(store: Store) {
+async fn who_put_a_blob_is_kept_with_it(store: Store) {
     let other: Scope = "other".parse().unwrap();
     let (digest, _) = put(&store, b"bytes").await;
-    assert_eq!(store.stat(&other, digest).await.unwrap(), None);
-    assert!(store.open(&other, digest).await.unwrap().is_none());
-    assert_eq!(seal(&store, b"bytes").await.commit(&other).await.unwrap(), Put::Stored);
-    assert!(store.open(&other, digest).await.unwrap().is_some());
+    let was_put =
+        async |scope: &Scope, name: &str| store.was_put(scope, &writer(name), digest).await.unwrap();
+    assert!(was_put(&main_scope(), "a").await);
+    assert!(!was_put(&main_scope(), "b").await && !was_put(&other, "a").await);
+    for (scope, name) in [(&main_scope(), "b"), (&other, "a")] {
+        assert_eq!(seal(&store, b"bytes").await.commit(scope, &writer(name)).await.unwrap(), Put::Stored);
+        assert!(was_put(scope, name).await);
+        assert_eq!(seal(&store, b"bytes").await.commit(scope, &writer(name)).await.unwrap(), Put::Existed);
+    }
+    store.remove(&[digest]).await.unwrap();
+    assert!(!was_put(&main_scope(), "a").await && !was_put(&other, "a").await);
 }
 
 async fn reads_give_the_bytes_and_end_at_the_end(store: Store) {
@@ -141,7 +152,7 @@ async fn what_is_removed_is_gone_and_can_come_back(store: Store) {
     let (digest, _) = put(&store, b"bytes").await;
     let freed = store.remove(&[digest, Digest::of("never there")]).await.unwrap();
     assert_eq!(freed, Freed { files: 1, bytes: 5 });
-    assert_eq!(store.stat(&main_scope(), digest).await.unwrap(), None);
+    assert_eq!(store.stat(digest).await.unwrap(), None);
     assert_eq!(put(&store, b"bytes").await, (digest, Put::Stored));
     assert!(open(&store, digest).await.is_some());
 }

@@ -8,6 +8,7 @@ use pcmcache_server::clock::ManualClock;
 use pcmcache_server::embedded::Embedded;
 use pcmcache_server::leases::{Ask, Grant, Lease, Leases};
 use pcmcache_server::memory::MemoryLeases;
+use pcmcache_server::trust::WriterSet;
 use pcmcache_shared::{Claim, Fence, Scope, Secret};
 
 struct Store {
@@ -35,6 +36,7 @@ super::every_back_end! {
     only_the_grant_itself_is_ended_or_moved,
     scopes_know_nothing_of_each_other,
     expired_leases_are_forgotten,
+    the_leases_of_the_revoked_are_found,
 }
 
 const TTL: Duration = Duration::from_secs(15);
@@ -47,6 +49,7 @@ fn ask(id: &str) -> Ask {
     Ask {
         request_id: id.to_owned(),
         holder: "tests".to_owned(),
+        writers: vec![id.parse().unwrap()],
         secret: Secret::from_random([1; 16]),
         expected: Some(Duration::from_secs(2)),
         ttl: TTL,
@@ -174,4 +177,23 @@ async fn expired_leases_are_forgotten(store: Store) {
     store.clock.advance(TTL);
     assert_eq!(store.leases.forget_expired().await.unwrap(), 1);
     assert_eq!(store.leases.forget_expired().await.unwrap(), 0);
+}
+
+async fn the_leases_of_the_revoked_are_found(store: Store) {
+    let other: Scope = "other".parse().unwrap();
+    let mut fences = Vec::new();
+    for (scope, claim, id) in
+        [(Scope::default(), "1", "a"), (other.clone(), "2", "a"), (other.clone(), "3", "b")]
+    {
+        let Grant::New { lease, .. } = store.leases.grant(&scope, Claim::of(claim), ask(id)).await.unwrap()
+        else {
+            panic!("not granted")
+        };
+        fences.push((scope, Claim::of(claim), lease.fence));
+    }
+    let revoked: WriterSet = [&"a", &"c"].iter().map(|name| name.parse().unwrap()).collect();
+    let mut held = store.leases.held_by(&revoked).await.unwrap();
+    held.sort_by_key(|(_, _, fence)| *fence);
+    assert_eq!(held, fences[..2]);
+    assert_eq!(store.leases.held_by(&WriterSet::default()).await.unwrap(), []);
 }

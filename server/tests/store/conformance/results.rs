@@ -7,8 +7,9 @@ use pcmcache_server::clock::SystemClock;
 use pcmcache_server::embedded::Embedded;
 use pcmcache_server::memory::MemoryResults;
 use pcmcache_server::results::{Creation, Publication, Results, StoredResult};
+use pcmcache_server::trust::WriterSet;
 use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
-use pcmcache_shared::{ActionKey, ActionResult, Cost, Digest, Output, Role, Scope, UnitKey};
+use pcmcache_shared::{ActionKey, ActionResult, Cost, Digest, Output, Role, Scope, UnitKey, Writer};
 
 type Store = Arc<dyn Results>;
 
@@ -28,12 +29,19 @@ super::every_back_end! {
     results_under_a_set_are_newest_first_and_bounded,
     scopes_know_nothing_of_each_other,
     what_a_result_stands_on_is_referenced,
+    a_result_names_its_blobs_in_its_scope_unless_it_is_hidden,
 }
 
 fn publication(key: &str, set: &str, bytes: &str) -> Publication {
     let output = Output { role: Role::Bmi, digest: Digest::of(bytes), size: bytes.len() as u64 };
-    let result = ActionResult { outputs: vec![output], cost: Cost { wall_ms: 5 }, builder: bytes.to_owned() };
-    let stored = StoredResult { result, unit: UnitKey::of("unit"), set: Digest::of(set) };
+    let result = ActionResult {
+        outputs: vec![output],
+        cost: Cost { wall_ms: 5 },
+        builder: bytes.to_owned(),
+        signature: None,
+    };
+    let (unit, set, writers) = (UnitKey::of("unit"), Digest::of(set), vec![Writer::before_tokens()]);
+    let stored = StoredResult { result, unit, set, writers, published_s: 7 };
     Publication { action: ActionKey::of(key), stored, instead_of: None, ends: None }
 }
 
@@ -120,4 +128,35 @@ async fn what_a_result_stands_on_is_referenced(store: Store) {
     create(&store, &result).await;
     let all = vec![Digest::of("bytes"), Digest::of("set"), result.action.recipe(), Digest::of("free")];
     assert_eq!(store.unreferenced(all).await.unwrap(), [Digest::of("free")]);
+}
+
+async fn a_result_names_its_blobs_in_its_scope_unless_it_is_hidden(store: Store) {
+    let (main, other): (Scope, Scope) = (Scope::default(), "other".parse().unwrap());
+    let by = |key: &str, writers: &[&str]| {
+        let mut publication = publication(key, "set", "bytes");
+        publication.stored.writers = writers.iter().map(|name| name.parse().unwrap()).collect();
+        publication
+    };
+    let hidden = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<WriterSet>();
+    let names = async |scopes: &[&Scope], bytes: &str, hidden: &WriterSet| {
+        let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).clone()).collect();
+        store.names(&scopes, Digest::of(bytes), hidden).await.unwrap()
+    };
+    create(&store, &by("one", &["a", "a-session"])).await;
+    create(&store, &by("two", &["b"])).await;
+    let recipe = publication("one", "set", "bytes").action.recipe();
+    assert!(store.names(std::slice::from_ref(&main), recipe, &WriterSet::default()).await.unwrap());
+    for (scopes, bytes, revoked, expected) in [
+        (&[&main][..], "bytes", &[][..], true),
+        (&[&main], "set", &[], true),
+        (&[&main], "other bytes", &[], false),
+        (&[&other], "bytes", &[], false),
+        (&[&other, &main], "bytes", &[], true),
+        (&[], "bytes", &[], false),
+        (&[&main], "bytes", &["a"], true),
+        (&[&main], "bytes", &["a-session", "b"], false),
+        (&[&main], "bytes", &["c"], true),
+    ] {
+        assert_eq!(names(scopes, bytes, &hidden(revoked)).await, expected, "{scopes:?} {bytes} {revoked:?}");
+    }
 }

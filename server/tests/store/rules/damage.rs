@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use pcmcache_server::cache::{CacheError, Published};
+use pcmcache_shared::Digest;
 use pcmcache_shared::api::acquire::AcquireLine;
-use pcmcache_shared::{Digest, Scope};
 
-use crate::bench::{Bench, Module, Scratch, scope};
+use crate::bench::{Bench, Module, Scratch, view};
 
 fn place_of(directory: &Path, digest: Digest) -> PathBuf {
     let name = digest.to_string();
@@ -37,7 +37,7 @@ fn damage(path: &Path, change: fn(&mut Vec<u8>)) {
 
 /// Reads until the end or an error; gives what came and whether that was all.
 async fn read_some(bench: &Bench, digest: Digest) -> (usize, bool) {
-    let blob = match bench.cache.open_blob(&scope(), digest).await.unwrap() {
+    let blob = match bench.cache.open_blob(&view(), digest).await.unwrap() {
         Some(blob) => blob,
         None => return (0, false),
     };
@@ -75,7 +75,7 @@ async fn a_damaged_output_is_never_served_whole_and_its_result_heals() {
             let aside = scratch.path().join("damaged").join(format!("{digest}.0"));
             assert!(aside.exists(), "{what}, output {index}");
 
-            assert_eq!(bench.cache.result(&scope(), module.key()).await.unwrap(), None, "{what}");
+            assert_eq!(bench.cache.result(&view(), module.key()).await.unwrap(), None, "{what}");
             let mut client = bench.acquire(module.knowing("a")).await;
             let held = client.granted().await;
             assert!(matches!(bench.publish(&module, Some(&held)).await, Err(CacheError::Missing(_))));
@@ -96,10 +96,10 @@ async fn a_result_that_lost_its_bytes_is_replaced_by_one_that_has_some() {
     bench.share(&lost, None).await.unwrap();
     assert!(matches!(bench.share(&rebuilt, None).await, Err(CacheError::Winner(_))));
     damage(&place_of(scratch.path(), Digest::of(&lost.outputs[0])), |bytes| bytes[0] ^= 1);
-    assert_eq!(bench.cache.result(&scope(), lost.key()).await.unwrap(), None);
+    assert_eq!(bench.cache.result(&view(), lost.key()).await.unwrap(), None);
     assert_eq!(bench.share(&rebuilt, None).await.unwrap(), Published::Stored);
     assert_eq!(bench.cache.counters().replaced, 1);
-    let stored = bench.cache.result(&scope(), lost.key()).await.unwrap().unwrap();
+    let stored = bench.cache.result(&view(), lost.key()).await.unwrap().unwrap();
     assert_eq!(stored.result, rebuilt.result());
 }
 
@@ -120,7 +120,7 @@ async fn a_part_of_a_damaged_blob_is_not_served_either() {
                 Ok(None) | Err(CacheError::Damaged(_)) => {}
                 other => panic!("{what}: {other:?}"),
             }
-            assert!(bench.cache.open_blob(&scope(), digest).await.unwrap().is_none(), "{what}");
+            assert!(bench.cache.open_blob(&view(), digest).await.unwrap().is_none(), "{what}");
         }
     }
 }
@@ -133,7 +133,7 @@ async fn a_damaged_small_blob_does_not_ride_along() {
         let module = Module::new("m");
         bench.share(&module, None).await.unwrap();
         damage(&place_of(scratch.path(), Digest::of(&module.outputs[0])), change);
-        assert_eq!(bench.cache.result(&scope(), module.key()).await.unwrap(), None, "{what}");
+        assert_eq!(bench.cache.result(&view(), module.key()).await.unwrap(), None, "{what}");
     }
 }
 
@@ -193,7 +193,7 @@ async fn a_copy_that_changes_while_it_is_read_is_not_served_whole() {
     let digest = Digest::of(&bytes);
     for range in [None, Some(0..800_000)] {
         bench.upload(&bytes).await.unwrap();
-        let blob = bench.cache.open_blob(&Scope::default(), digest).await.unwrap().unwrap();
+        let blob = bench.cache.open_blob(&view(), digest).await.unwrap().unwrap();
         let mut stream = blob.stream(range).await.unwrap();
         let first = futures::StreamExt::next(&mut stream).await.unwrap().unwrap();
         assert!(first.len() < bytes.len());

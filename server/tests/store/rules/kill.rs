@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pcmcache_shared::ActionKey;
 
-use crate::bench::{Bench, Module, Scratch, scope};
+use crate::bench::{Bench, Module, Scratch, view};
 
 const DIRECTORY: &str = "PCMCACHE_TEST_KILLED_DIRECTORY";
 const ROUNDS: u64 = 12;
@@ -72,7 +72,7 @@ async fn whatever_was_acknowledged_survives_kills() {
         acknowledged.extend(killed.await.unwrap());
         let bench = Bench::on_disk(scratch.path());
         for key in &acknowledged {
-            let found = bench.cache.result(&scope(), *key).await.unwrap();
+            let found = bench.cache.result(&view(), *key).await.unwrap();
             let found = found.unwrap_or_else(|| panic!("{key} was acknowledged, and is not there"));
             for output in &found.result.outputs {
                 let bytes = bench.read(output.digest).await.unwrap().unwrap();
@@ -126,7 +126,7 @@ async fn killed_at_any_step_the_next_one_completes() {
         assert_eq!(status.signal(), Some(9), "{step}: {status}");
 
         let bench = Bench::on_disk(scratch.path());
-        let found = bench.cache.result(&scope(), module.key()).await.unwrap();
+        let found = bench.cache.result(&view(), module.key()).await.unwrap();
         assert_eq!(found.is_some(), is_there, "{step}");
         let mut next = bench.acquire(module.request("next")).await;
         if is_there {

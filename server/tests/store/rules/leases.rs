@@ -8,7 +8,7 @@ use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, Al
 use pcmcache_shared::api::limits::{ALONE_FOR, BUSY_EVERY, GRACE, LEASE_TTL, RENEW_EVERY};
 use pcmcache_shared::{Claim, Fence, ReleaseReason, Secret};
 
-use crate::bench::{Bench, Client, Module, scope, settle};
+use crate::bench::{Bench, Client, Module, settle, view, writing};
 
 fn alone(reason: ReleaseReason) -> Option<AcquireLine> {
     Some(AcquireLine::Alone { reason: AloneReason::Released(reason) })
@@ -55,10 +55,10 @@ async fn a_holder_that_renews_is_not_replaced_before_the_longest_hold() {
     for _ in 0..renewals {
         bench.advance(RENEW_EVERY).await;
         assert_eq!(second.answered().await, None);
-        bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap();
+        bench.cache.renew(&writing(), held.claim, &held.hold).await.unwrap();
     }
     bench.advance(RENEW_EVERY).await;
-    let late = bench.cache.renew(&scope(), held.claim, &held.hold).await;
+    let late = bench.cache.renew(&writing(), held.claim, &held.hold).await;
     assert!(matches!(late, Err(CacheError::NoLease)), "{late:?}");
     second.granted().await;
 }
@@ -76,10 +76,10 @@ async fn a_cheap_unit_is_held_for_a_minute_at_most() {
     let hold = pcmcache_shared::api::leases::Hold { fence, secret };
     for _ in 0..11 {
         bench.advance(RENEW_EVERY).await;
-        bench.cache.renew(&scope(), claim, &hold).await.unwrap();
+        bench.cache.renew(&writing(), claim, &hold).await.unwrap();
     }
     bench.advance(RENEW_EVERY).await;
-    assert!(bench.cache.renew(&scope(), claim, &hold).await.is_err());
+    assert!(bench.cache.renew(&writing(), claim, &hold).await.is_err());
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn abandonment_wakes_one() {
     }
     settle().await;
     assert_eq!(bench.cache.waiting(), 3);
-    bench.cache.release(&scope(), held.claim, &held.release(ReleaseReason::Abandoned)).await.unwrap();
+    bench.cache.release(&writing(), held.claim, &held.release(ReleaseReason::Abandoned)).await.unwrap();
     let mut granted = 0;
     for client in &mut waiting {
         match client.answered().await {
@@ -117,7 +117,7 @@ async fn a_wake_up_is_not_lost_with_the_one_it_woke() {
     let mut second = bench.acquire(module.request("second")).await;
     settle().await;
     // The first in line is gone at the very moment it is woken.
-    bench.cache.release(&scope(), held.claim, &held.release(ReleaseReason::Abandoned)).await.unwrap();
+    bench.cache.release(&writing(), held.claim, &held.release(ReleaseReason::Abandoned)).await.unwrap();
     drop(first);
     settle().await;
     bench.advance(GRACE).await;
@@ -140,7 +140,7 @@ async fn a_failure_wakes_all_and_answers_alone_for_a_while() {
             waiting.push(bench.acquire(module.request(&n.to_string())).await);
         }
         settle().await;
-        bench.cache.release(&scope(), held.claim, &held.release(reason)).await.unwrap();
+        bench.cache.release(&writing(), held.claim, &held.release(reason)).await.unwrap();
         for client in &mut waiting {
             assert_eq!(client.answer().await, alone(reason));
             assert_eq!(client.next().await, None);
@@ -156,7 +156,7 @@ async fn a_failure_wakes_all_and_answers_alone_for_a_while() {
 async fn a_result_after_a_failure_ends_being_alone() {
     let (bench, module) = (Bench::in_memory(), Module::new("m"));
     let held = bench.acquire(module.request("holder")).await.granted().await;
-    bench.cache.release(&scope(), held.claim, &held.release(ReleaseReason::Failed)).await.unwrap();
+    bench.cache.release(&writing(), held.claim, &held.release(ReleaseReason::Failed)).await.unwrap();
     bench.share(&module, None).await.unwrap();
     let other = module.clone().over("later");
     bench.acquire(other.knowing("other")).await.granted().await;
@@ -194,9 +194,9 @@ async fn without_a_wait_the_answer_comes_at_once_and_ends() {
     assert_eq!(other.next().await, None);
     // It lives by renewals alone.
     bench.advance(Duration::from_secs(10)).await;
-    bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap();
+    bench.cache.renew(&writing(), held.claim, &held.hold).await.unwrap();
     bench.advance(Duration::from_secs(14)).await;
-    bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap();
+    bench.cache.renew(&writing(), held.claim, &held.hold).await.unwrap();
 }
 
 #[tokio::test]
@@ -250,7 +250,7 @@ async fn a_watcher_never_gets_a_lease() {
     let mut watching =
         bench.acquire(AcquireRequest { mode: AcquireMode::Watch, ..other.request("watcher") }).await;
     watching.busy().await;
-    bench.cache.release(&scope(), held.claim, &held.release(ReleaseReason::Abandoned)).await.unwrap();
+    bench.cache.release(&writing(), held.claim, &held.release(ReleaseReason::Abandoned)).await.unwrap();
     assert_eq!(watching.answer().await, nobody);
 }
 
@@ -271,7 +271,7 @@ async fn a_crowd_is_told_to_compile_alone() {
 async fn a_grant_that_nobody_heard_of_is_given_back() {
     let (bench, module) = (Bench::in_memory(), Module::new("m"));
     // The client is gone before the first line is out.
-    let here = scope();
+    let here = view();
     let mut acquire = Box::pin(bench.cache.acquire(&here, module.request("gone")));
     assert!(futures::poll!(acquire.as_mut()).is_pending());
     drop(acquire);
@@ -291,13 +291,13 @@ async fn only_the_holder_renews_and_releases() {
     let mut wrong_claim = held.clone();
     wrong_claim.claim = Claim::of("another");
     for wrong in [wrong_secret, wrong_fence, wrong_claim] {
-        let renewed = bench.cache.renew(&scope(), wrong.claim, &wrong.hold).await;
+        let renewed = bench.cache.renew(&writing(), wrong.claim, &wrong.hold).await;
         assert!(matches!(renewed, Err(CacheError::NoLease)));
         let release = wrong.release(ReleaseReason::Failed);
-        let released = bench.cache.release(&scope(), wrong.claim, &release).await;
+        let released = bench.cache.release(&writing(), wrong.claim, &release).await;
         assert!(matches!(released, Err(CacheError::NoLease)));
     }
-    assert_eq!(bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
+    assert_eq!(bench.cache.renew(&writing(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
 }
 
 #[tokio::test]
@@ -312,7 +312,7 @@ async fn what_no_client_sends_is_refused() {
         AcquireRequest { known: vec![good.known[0]; 9], ..good.clone() },
     ];
     for request in bad {
-        let refused = bench.cache.acquire(&scope(), request).await;
+        let refused = bench.cache.acquire(&view(), request).await;
         assert!(matches!(refused, Err(CacheError::BadRequest(_))));
     }
 }

@@ -6,7 +6,7 @@ use pcmcache_server::cache::{CacheError, Published};
 use pcmcache_shared::api::limits::LEASE_TTL;
 use pcmcache_shared::{Claim, Digest, Secret};
 
-use crate::bench::{Bench, Granted, Module, scope, settle};
+use crate::bench::{Bench, Granted, Module, settle, view, writing};
 
 #[tokio::test]
 async fn of_two_publishers_the_first_is_the_answer_and_the_second_learns_it() {
@@ -15,10 +15,10 @@ async fn of_two_publishers_the_first_is_the_answer_and_the_second_learns_it() {
     assert_eq!(bench.share(&first, None).await.unwrap(), Published::Stored);
     assert_eq!(bench.share(&first, None).await.unwrap(), Published::Same);
     match bench.share(&second, None).await {
-        Err(CacheError::Winner(winner)) => assert_eq!(*winner, first.result()),
+        Err(CacheError::Winner(winner)) => assert_eq!(winner.stored.result, first.result()),
         other => panic!("{other:?}"),
     }
-    let stored = bench.cache.result(&scope(), first.key()).await.unwrap().unwrap();
+    let stored = bench.cache.result(&view(), first.key()).await.unwrap().unwrap();
     assert_eq!(stored.result, first.result());
     let counters = bench.cache.counters();
     assert_eq!((counters.published, counters.published_same, counters.diverged), (1, 1, 1));
@@ -30,11 +30,11 @@ async fn of_racing_publishers_one_wins_and_all_agree() {
     let bench = Bench::in_memory();
     let racers: Vec<_> = bytes.iter().map(|bytes| Module::new("m").making(bytes)).collect();
     let outcomes = futures::future::join_all(racers.iter().map(|module| bench.share(module, None))).await;
-    let answer = bench.cache.result(&scope(), racers[0].key()).await.unwrap().unwrap().result;
+    let answer = bench.cache.result(&view(), racers[0].key()).await.unwrap().unwrap().result;
     for (module, outcome) in racers.iter().zip(outcomes) {
         match outcome {
             Ok(Published::Stored) => assert_eq!(module.result(), answer),
-            Err(CacheError::Winner(winner)) => assert_eq!(*winner, answer),
+            Err(CacheError::Winner(winner)) => assert_eq!(winner.stored.result, answer),
             other => panic!("{other:?}"),
         }
     }
@@ -54,7 +54,7 @@ async fn while_a_lease_lives_only_its_holder_publishes() {
     let mut wrong: Granted = held.clone();
     wrong.hold.secret = Secret::from_random([9; 16]);
     held_by_another(bench.share(&module, Some(&wrong)).await);
-    assert_eq!(bench.cache.result(&scope(), module.key()).await.unwrap(), None);
+    assert_eq!(bench.cache.result(&view(), module.key()).await.unwrap(), None);
     assert_eq!(bench.share(&module, Some(&held)).await.unwrap(), Published::Stored);
     assert_eq!(holder.next().await, None, "the lease ended with the publish");
 }
@@ -107,8 +107,8 @@ async fn what_is_missing_is_named_and_nothing_is_stored() {
         Err(CacheError::Missing(missing)) => assert_eq!(missing, [Digest::of(&module.outputs[1])]),
         other => panic!("{other:?}"),
     }
-    assert_eq!(bench.cache.result(&scope(), module.key()).await.unwrap(), None);
-    assert_eq!(bench.cache.has_blob(&scope(), module.key().recipe()).await.unwrap(), None);
+    assert_eq!(bench.cache.result(&view(), module.key()).await.unwrap(), None);
+    assert_eq!(bench.cache.has_blob(&view(), module.key().recipe()).await.unwrap(), None);
     bench.upload(&module.outputs[1]).await.unwrap();
     assert_eq!(bench.publish(&module, None).await.unwrap(), Published::Stored);
     let recipe = bench.read(module.key().recipe()).await.unwrap().unwrap();
@@ -131,11 +131,11 @@ async fn what_contradicts_its_key_or_itself_is_refused() {
     bad[5].result.outputs[0].size += 1;
     bad[6].result.builder = "b".repeat(129);
     for (index, request) in bad.into_iter().enumerate() {
-        let outcome = bench.cache.publish(&scope(), module.key(), request).await;
+        let outcome = bench.cache.publish(&writing(), module.key(), request).await;
         assert!(matches!(outcome, Err(CacheError::BadResult(_))), "{index}: {outcome:?}");
     }
     assert_eq!(bench.cache.results().await.unwrap(), 0);
-    bench.cache.publish(&scope(), module.key(), good).await.unwrap();
+    bench.cache.publish(&writing(), module.key(), good).await.unwrap();
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_publish_goes_on_when_its_client_goes_away() {
     assert!(futures::poll!(publish.as_mut()).is_pending());
     drop(publish);
     settle().await;
-    assert!(bench.cache.result(&scope(), module.key()).await.unwrap().is_some());
+    assert!(bench.cache.result(&view(), module.key()).await.unwrap().is_some());
     assert!(waiting.answered().await.is_some());
     bench.advance(Duration::ZERO).await;
 }

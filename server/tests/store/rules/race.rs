@@ -10,10 +10,11 @@ use pcmcache_server::cache::{Cache, Limits, Published};
 use pcmcache_server::fault::Fault;
 use pcmcache_server::leases::{Ask, Grant, Lease, Leases};
 use pcmcache_server::memory::MemoryLeases;
+use pcmcache_server::trust::WriterSet;
 use pcmcache_shared::api::acquire::{AcquireLine, AcquireRequest};
 use pcmcache_shared::{Claim, Fence, Scope};
 
-use crate::bench::{Bench, Module, settle};
+use crate::bench::{Bench, Module, settle, writing};
 
 struct PublishFirst {
     leases: MemoryLeases,
@@ -32,7 +33,7 @@ impl Leases for PublishFirst {
     async fn grant(&self, scope: &Scope, claim: Claim, ask: Ask) -> Result<Grant, Fault> {
         let cache = self.cache.get().and_then(Weak::upgrade).unwrap();
         let publication = self.module.publication(claim, None);
-        cache.publish(scope, self.module.key(), publication).await.unwrap();
+        cache.publish(&writing(), self.module.key(), publication).await.unwrap();
         self.leases.grant(scope, claim, ask).await
     }
 
@@ -56,6 +57,10 @@ impl Leases for PublishFirst {
 
     async fn end(&self, scope: &Scope, claim: Claim, fence: Fence) -> Result<bool, Fault> {
         self.leases.end(scope, claim, fence).await
+    }
+
+    async fn held_by(&self, revoked: &WriterSet) -> Result<Vec<(Scope, Claim, Fence)>, Fault> {
+        self.leases.held_by(revoked).await
     }
 
     async fn forget_expired(&self) -> Result<usize, Fault> {

@@ -13,7 +13,7 @@ use pcmcache_shared::api::acquire::AcquireLine;
 use pcmcache_shared::api::limits::LEASE_TTL;
 use pcmcache_shared::{Claim, Digest, ReleaseReason, Secret};
 
-use crate::bench::{Bench, Granted, Module, Scratch, eventually, scope};
+use crate::bench::{Bench, Granted, Module, Scratch, eventually, scope, writing};
 
 /// A server that granted a lease and is no more: its runtime ends under it, and no task of it runs again.
 async fn killed_after_a_grant(directory: &Path, module: &Module) -> Granted {
@@ -75,9 +75,9 @@ async fn a_holder_resumes_by_renewing() {
     let bench = Bench::on_disk(scratch.path());
     let mut other = bench.acquire(module.request("other")).await;
     other.busy().await;
-    assert_eq!(bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
+    assert_eq!(bench.cache.renew(&writing(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
     bench.clock.advance(RESTART_GRACE);
-    assert_eq!(bench.cache.renew(&scope(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
+    assert_eq!(bench.cache.renew(&writing(), held.claim, &held.hold).await.unwrap().ttl_ms, 15_000);
     assert_eq!(bench.share(&module, Some(&held)).await.unwrap(), Published::Stored);
     assert!(matches!(other.answer().await, Some(AcquireLine::Sets { .. })));
 }
@@ -114,7 +114,7 @@ async fn a_holder_that_does_not_come_back_is_replaced_and_fences_never_repeat() 
         last = taken;
         // A lease that ends leaves no row, and still its fence is not given again.
         let release = last.release(ReleaseReason::Abandoned);
-        bench.cache.release(&scope(), last.claim, &release).await.unwrap();
+        bench.cache.release(&writing(), last.claim, &release).await.unwrap();
         let next = bench.acquire(module.request("next")).await.granted().await;
         assert!(next.hold.fence > last.hold.fence);
         last = next;
@@ -132,7 +132,7 @@ async fn a_lease_that_ended_does_not_come_back() {
     bench.share(&module, Some(&held)).await.unwrap();
     let held = bench.acquire(other.request("b")).await.granted().await;
     let release = held.release(ReleaseReason::Abandoned);
-    bench.cache.release(&scope(), held.claim, &release).await.unwrap();
+    bench.cache.release(&writing(), held.claim, &release).await.unwrap();
     kill(bench, scratch.path()).await;
     let bench = Bench::on_disk(scratch.path());
     bench.acquire(module.clone().over("later").knowing("c")).await.granted().await;
@@ -148,18 +148,22 @@ async fn a_lease_ends_in_the_transaction_of_its_result() {
     let ask = Ask {
         request_id: "a".to_owned(),
         holder: String::new(),
+        writers: Vec::new(),
         secret: Secret::from_random([1; 16]),
         expected: None,
         ttl: LEASE_TTL,
         at_most: LEASE_TTL,
     };
     let Grant::New { lease, .. } = store.grant(&here, claim, ask).await.unwrap() else { panic!("no grant") };
-    let publication = Publication {
-        action: module.key(),
-        stored: StoredResult { result: module.result(), unit: module.unit(), set: module.set().digest() },
-        instead_of: None,
-        ends: Some((claim, lease.fence)),
+    let stored = StoredResult {
+        result: module.result(),
+        unit: module.unit(),
+        set: module.set().digest(),
+        writers: Vec::new(),
+        published_s: 0,
     };
+    let publication =
+        Publication { action: module.key(), stored, instead_of: None, ends: Some((claim, lease.fence)) };
     assert_eq!(store.create(&here, publication).await.unwrap(), Creation::Created);
     drop(store);
     free(scratch.path()).await;
@@ -188,23 +192,6 @@ async fn a_data_directory_has_one_server() {
     assert!(matches!(second, Err(OpenError::InUse(_))));
     drop(first);
     Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap();
-}
-
-#[tokio::test]
-async fn another_format_is_refused_and_left_alone() {
-    let scratch = Scratch::new();
-    drop(Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap());
-    let path = scratch.path().join("index.redb");
-    let meta: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
-    {
-        let index = redb::Database::open(&path).unwrap();
-        let transaction = index.begin_write().unwrap();
-        transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
-        transaction.commit().unwrap();
-    }
-    let refused = Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap_err();
-    assert!(matches!(refused, OpenError::Format { found: 2, .. }), "{refused}");
-    assert!(refused.to_string().contains("has the format 2, this server knows 1 only"));
 }
 
 #[tokio::test]

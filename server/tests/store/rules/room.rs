@@ -7,14 +7,14 @@ use pcmcache_server::cache::{CacheError, Upload, Uploaded};
 use pcmcache_server::space::{Bound, Bounds, Usage};
 use pcmcache_shared::{Digest, Scope};
 
-use crate::bench::{Bench, FakeDisk, Module, Scratch, scope};
+use crate::bench::{Bench, FakeDisk, Module, Scratch, view, writing, writing_in};
 
 fn at_most(max_size: u64) -> Bounds {
     Bounds { max_size: Some(max_size), ..Bounds::default() }
 }
 
-async fn begin(bench: &Bench, scope: &Scope, name: &str, length: u64) -> Result<Upload, CacheError> {
-    bench.cache.begin_upload(scope, Digest::of(name), length).await
+async fn begin(bench: &Bench, name: &str, length: u64) -> Result<Upload, CacheError> {
+    bench.cache.begin_upload(&writing(), Digest::of(name), length).await
 }
 
 fn refused_by(outcome: Result<Upload, CacheError>) -> Bound {
@@ -39,14 +39,14 @@ fn bytes_under(directory: &Path) -> u64 {
 async fn what_does_not_fit_is_refused_before_its_first_byte() {
     let scratch = Scratch::new();
     let bench = Bench::on_disk_within(scratch.path(), at_most(1000), FakeDisk::empty());
-    let first = begin(&bench, &scope(), "first", 600).await.unwrap();
+    let first = begin(&bench, "first", 600).await.unwrap();
     assert_eq!(bytes_under(&scratch.path().join("stages")), 0, "not a byte was sent");
-    assert_eq!(refused_by(begin(&bench, &scope(), "second", 401).await), Bound::Size);
-    let second = begin(&bench, &scope(), "second", 400).await.unwrap();
+    assert_eq!(refused_by(begin(&bench, "second", 401).await), Bound::Size);
+    let second = begin(&bench, "second", 400).await.unwrap();
     drop(first);
-    drop(begin(&bench, &scope(), "third", 600).await.unwrap());
+    drop(begin(&bench, "third", 600).await.unwrap());
     drop(second);
-    let never = begin(&bench, &scope(), "fourth", 1001).await;
+    let never = begin(&bench, "fourth", 1001).await;
     assert!(matches!(never, Err(CacheError::TooLarge { length: 1001, limit: 1000 })), "{never:?}");
     assert_eq!(bench.cache.counters().store_full, 1);
     assert_eq!(bench.cache.usage().total(), 0);
@@ -60,7 +60,7 @@ async fn the_texts_of_a_result_need_room_too() {
     let bench = Bench::on_disk_within(scratch.path(), at_most(outputs + 1), FakeDisk::empty());
     let outcome = bench.share(&module, None).await;
     assert!(matches!(outcome, Err(CacheError::NoRoom { .. })), "{outcome:?}");
-    assert_eq!(bench.cache.result(&scope(), module.key()).await.unwrap(), None);
+    assert_eq!(bench.cache.result(&view(), module.key()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -70,7 +70,8 @@ async fn a_scope_at_its_quota_is_no_other_scopes_business() {
     let bounds = Bounds { quotas: [(small.clone(), 100)].into(), ..Bounds::default() };
     let bench = Bench::on_disk_within(scratch.path(), bounds, FakeDisk::empty());
     let put = async |scope: &Scope, bytes: &'static [u8]| {
-        let mut upload = bench.cache.begin_upload(scope, Digest::of(bytes), bytes.len() as u64).await?;
+        let writing = writing_in(scope);
+        let mut upload = bench.cache.begin_upload(&writing, Digest::of(bytes), bytes.len() as u64).await?;
         upload.write(Bytes::from_static(bytes)).await?;
         upload.finish().await
     };
@@ -94,10 +95,10 @@ async fn the_disk_keeps_what_it_is_to_keep() {
     let bounds = Bounds { keep_free: 1000, ..Bounds::default() };
     let bench = Bench::on_disk_within(scratch.path(), bounds, disk.clone());
     disk.has(1500);
-    assert_eq!(refused_by(begin(&bench, &scope(), "a", 501).await), Bound::Disk);
-    drop(begin(&bench, &scope(), "a", 500).await.unwrap());
+    assert_eq!(refused_by(begin(&bench, "a", 501).await), Bound::Disk);
+    drop(begin(&bench, "a", 500).await.unwrap());
     disk.has(999);
-    assert_eq!(refused_by(begin(&bench, &scope(), "a", 1).await), Bound::Disk);
+    assert_eq!(refused_by(begin(&bench, "a", 1).await), Bound::Disk);
 }
 
 /// What can be seen of a store from outside.
@@ -125,7 +126,7 @@ async fn whatever_happens_the_count_is_what_lies_on_the_disk() {
             match step % 5 {
                 0 | 1 => drop(bench.upload(&bytes).await.unwrap()),
                 2 => drop(bench.upload_as(Digest::of("other"), &bytes).await.unwrap_err()),
-                3 => drop(bench.cache.begin_upload(&scope(), digest, 12_345).await.unwrap()),
+                3 => drop(bench.cache.begin_upload(&writing(), digest, 12_345).await.unwrap()),
                 _ => {
                     bench.upload(&bytes).await.unwrap();
                     let place = scratch.path().join("blobs").join(&digest.to_string()[..2]);
@@ -155,8 +156,8 @@ async fn what_is_removed_while_someone_reads_it_is_told_apart_until_they_are_don
     let bytes = vec![7; 500_000];
     bench.upload(&bytes).await.unwrap();
     let digest = Digest::of(&bytes);
-    let first = bench.cache.open_blob(&scope(), digest).await.unwrap().unwrap();
-    let second = bench.cache.open_blob(&scope(), digest).await.unwrap().unwrap();
+    let first = bench.cache.open_blob(&view(), digest).await.unwrap().unwrap();
+    let second = bench.cache.open_blob(&view(), digest).await.unwrap().unwrap();
     let place = scratch.path().join("blobs").join(&digest.to_string()[..2]).join(digest.to_string());
     let before = bench.cache.usage();
     assert_eq!((before.blob_bytes, before.unlinked_open_bytes), (500_000, 0));

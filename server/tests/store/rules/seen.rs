@@ -6,7 +6,7 @@ use pcmcache_server::seen::{Ended, Named, ScopeCounts};
 use pcmcache_shared::ReleaseReason;
 use pcmcache_shared::api::acquire::AcquireLine;
 
-use crate::bench::{Bench, Module, scope, settle};
+use crate::bench::{Bench, Module, scope, settle, writing};
 
 /// The counts of the one scope there is.
 fn counts(bench: &Bench) -> ScopeCounts {
@@ -65,7 +65,7 @@ async fn a_build_that_is_given_back_or_whose_holder_vanished_is_none_any_more() 
     let (bench, module) = (Bench::in_memory(), Module::new("m.cppm"));
     let granted = bench.acquire(module.request("gives-back")).await.granted().await;
     let release = granted.release(ReleaseReason::Abandoned);
-    bench.cache.release(&scope(), granted.claim, &release).await.unwrap();
+    bench.cache.release(&writing(), granted.claim, &release).await.unwrap();
     let mut vanishes = module.request("vanishes");
     vanishes.hold = false;
     bench.acquire(vanishes).await.granted().await;

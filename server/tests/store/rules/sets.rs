@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use pcmcache_shared::Digest;
+use pcmcache_server::trust::Principal;
 use pcmcache_shared::api::acquire::{AcquireLine, KnownSet};
 use pcmcache_shared::api::lookup::LookupRequest;
+use pcmcache_shared::{Digest, Scope};
 
-use crate::bench::{Bench, Module, scope, settle};
+use crate::bench::{Bench, Module, settle, view};
 
 #[tokio::test]
 async fn a_cold_client_learns_the_sets_and_finds_the_result_with_its_small_blobs() {
@@ -120,20 +121,22 @@ async fn lookup_tells_what_there_is_and_leaves_out_what_there_is_not() {
     let other = Module::new("other");
     let request =
         LookupRequest { units: vec![module.unit(), other.unit()], actions: vec![other.key(), module.key()] };
-    let answer = bench.cache.lookup(&scope(), &request).await.unwrap();
+    let answer = bench.cache.lookup(&view(), &request).await.unwrap();
     assert_eq!(answer.units.iter().map(|unit| unit.unit).collect::<Vec<_>>(), [module.unit()]);
     assert_eq!(answer.units[0].sets[0].text, module.set().text());
     assert_eq!(answer.results.iter().map(|found| found.action).collect::<Vec<_>>(), [module.key()]);
 
     let too_many = LookupRequest { units: vec![module.unit(); 1001], ..LookupRequest::default() };
-    assert!(bench.cache.lookup(&scope(), &too_many).await.is_err());
+    assert!(bench.cache.lookup(&view(), &too_many).await.is_err());
 }
 
 #[tokio::test]
 async fn a_scope_knows_nothing_of_another() {
     let (bench, module) = (Bench::in_memory(), Module::new("m"));
     bench.share(&module, None).await.unwrap();
-    let other = "other".parse().unwrap();
+    let other: Scope = "other".parse().unwrap();
+    let elsewhere = Principal { writes: Some(other.clone()), ..Principal::anyone() };
+    let other = elsewhere.view(&other).unwrap();
     assert_eq!(bench.cache.result(&other, module.key()).await.unwrap(), None);
     let digest = Digest::of(&module.outputs[0]);
     assert_eq!(bench.cache.has_blob(&other, digest).await.unwrap(), None);

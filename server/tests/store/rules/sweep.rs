@@ -5,7 +5,7 @@ use std::time::Duration;
 use pcmcache_server::sweep;
 use pcmcache_shared::Digest;
 
-use crate::bench::{Bench, Module, Scratch, scope};
+use crate::bench::{Bench, Module, Scratch, view};
 
 const PIN: Duration = Duration::from_secs(600);
 
@@ -24,12 +24,12 @@ async fn sweeps_what_is_free_only(bench: Bench) {
     bench.clock.advance(PIN - Duration::from_millis(1));
     assert_eq!(sweep_all(&bench).await, 0, "it was just uploaded");
     bench.clock.advance(Duration::from_millis(1));
-    assert!(bench.cache.has_blob(&scope(), Digest::of("free")).await.unwrap().is_some());
+    assert!(bench.cache.has_blob(&view(), Digest::of("free")).await.unwrap().is_some());
     assert_eq!(sweep_all(&bench).await, 0, "someone was told that it is there");
     bench.clock.advance(PIN);
     assert_eq!(sweep_all(&bench).await, 1);
-    assert_eq!(bench.cache.has_blob(&scope(), Digest::of("free")).await.unwrap(), None);
-    assert!(bench.cache.result(&scope(), module.key()).await.unwrap().is_some());
+    assert_eq!(bench.cache.has_blob(&view(), Digest::of("free")).await.unwrap(), None);
+    assert!(bench.cache.result(&view(), module.key()).await.unwrap().is_some());
     assert!(bench.read(module.set().digest()).await.unwrap().is_some());
     bench.upload(b"free").await.unwrap();
     assert_eq!(bench.read(Digest::of("free")).await.unwrap().unwrap(), b"free");
@@ -55,7 +55,7 @@ async fn a_file_that_no_scope_knows_is_swept() {
     let name = digest.to_string();
     let path = scratch.path().join("blobs").join(&name[..2]).join(&name);
     fs_err::write(&path, "orphan").unwrap();
-    assert_eq!(bench.cache.has_blob(&scope(), digest).await.unwrap(), None, "nobody can see it");
+    assert_eq!(bench.cache.has_blob(&view(), digest).await.unwrap(), None, "nobody can see it");
     bench.clock.advance(PIN);
     assert_eq!(sweep_all(&bench).await, 1);
     assert!(!path.exists());

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use pcmcache_server::cache::{CacheError, Limits, Uploaded};
 use pcmcache_shared::Digest;
 
-use crate::bench::{Bench, Scratch, scope};
+use crate::bench::{Bench, Scratch, view, writing};
 
 fn files_under(directory: &std::path::Path) -> usize {
     let entries = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -17,7 +17,7 @@ async fn what_is_not_whole_or_not_right_leaves_nothing() {
     let bench = Bench::on_disk(scratch.path());
     let bytes = vec![1; 700_000];
     let digest = Digest::of(&bytes);
-    let here = scope();
+    let here = writing();
     let begin = || bench.cache.begin_upload(&here, digest, 700_000);
 
     let mut dropped = begin().await.unwrap();
@@ -37,7 +37,7 @@ async fn what_is_not_whole_or_not_right_leaves_nothing() {
     let wrong = bench.upload_as(digest, &[2; 700_000]).await;
     assert!(matches!(wrong, Err(CacheError::DigestMismatch { .. })), "{wrong:?}");
 
-    assert_eq!(bench.cache.has_blob(&scope(), digest).await.unwrap(), None);
+    assert_eq!(bench.cache.has_blob(&view(), digest).await.unwrap(), None);
     assert!(bench.read(digest).await.unwrap().is_none());
     for directory in ["stages", "blobs"] {
         assert_eq!(files_under(&scratch.path().join(directory)), 0, "{directory}");
@@ -51,7 +51,7 @@ async fn what_is_not_whole_or_not_right_leaves_nothing() {
 #[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_sent() {
     let bench = Bench::in_memory_with(Limits { max_blob: 10, ..Limits::default() });
-    let refused = bench.cache.begin_upload(&scope(), Digest::of("x"), 11).await;
+    let refused = bench.cache.begin_upload(&writing(), Digest::of("x"), 11).await;
     assert!(matches!(refused, Err(CacheError::TooLarge { length: 11, limit: 10 })));
     bench.upload(b"0123456789").await.unwrap();
 }
@@ -67,7 +67,7 @@ async fn reads_give_any_part() {
         let part = bench.read_range(digest, Some(start as u64..end as u64)).await.unwrap().unwrap();
         assert!(part == bytes[start..end], "{start}..{end}");
     }
-    assert_eq!(bench.cache.has_blob(&scope(), digest).await.unwrap(), Some(1_000_000));
+    assert_eq!(bench.cache.has_blob(&view(), digest).await.unwrap(), Some(1_000_000));
 }
 
 #[tokio::test]
