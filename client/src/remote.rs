@@ -20,6 +20,7 @@ mod lease;
 mod lines;
 mod publish;
 mod server;
+mod tls;
 mod transfer;
 
 use std::future::Future;
@@ -39,6 +40,7 @@ pub use error::{RemoteError, Unreached};
 pub use lease::Lease;
 
 use crate::os;
+use crate::settings::Papers;
 use breaker::ProbeTicket;
 use server::{Deadlines, Server};
 use transfer::Counters;
@@ -49,8 +51,10 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(20);
 /// Which server, and as whom.
 #[derive(Clone)]
 pub struct Settings {
-    /// `http://HOST:PORT`, perhaps with a path before `/v1`.
+    /// `https://HOST:PORT` or `http://HOST:PORT`, perhaps with a path before `/v1`.
     pub url: String,
+    /// How it and this launcher know each other under TLS.
+    pub papers: Papers,
     /// What is sent as the bearer token, if anything is.
     pub token: Option<String>,
     /// The scope to read and write.
@@ -66,6 +70,7 @@ impl Settings {
     pub fn of(settings: &crate::settings::Settings, url: String) -> Self {
         Self {
             url,
+            papers: settings.papers.clone(),
             token: settings.token.clone(),
             scope: settings.scope.clone(),
             timeout: settings.timeout.max(Duration::from_millis(1)),
@@ -198,9 +203,12 @@ impl Remote {
         self.engine.run(&|| false, async { Ok(self.server.is_well().await) }).unwrap_or(false)
     }
 
-    /// The time that the server shows, as HTTP spells it; empty if it does not tell. `None`: it is not there, or not well.
-    pub fn date(&self) -> Option<String> {
-        self.engine.run(&|| false, async { Ok(self.server.date().await) }).ok().flatten()
+    /// The time that the server shows, as HTTP spells it; empty if it does not tell.
+    ///
+    /// # Errors
+    /// Why it is not there, or not well.
+    pub fn date(&self) -> Result<String, RemoteError> {
+        self.engine.run(&|| false, self.server.date())
     }
 
     /// Bytes of blobs (uploaded, downloaded) so far; headers and JSON do not count.

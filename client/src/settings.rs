@@ -52,6 +52,17 @@ pub enum Source {
     Environment,
 }
 
+/// How a server and the launcher know each other under TLS, by files in PEM form.
+#[derive(Debug, Clone, Default)]
+pub struct Papers {
+    /// The authorities that servers are believed by; without it the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What the launcher shows to a server that asks.
+    pub client_cert: Option<PathBuf>,
+    /// The key of that.
+    pub client_key: Option<PathBuf>,
+}
+
 /// All that can be set.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -61,6 +72,8 @@ pub struct Settings {
     pub remote: Option<String>,
     /// The token for the server.
     pub token: Option<String>,
+    /// How the server and the launcher know each other under TLS.
+    pub papers: Papers,
     /// The scope to read and write.
     pub scope: Scope,
     /// Which parts take part.
@@ -86,10 +99,13 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 14] = [
     "dir",
     "remote",
     "token",
+    "ca_file",
+    "client_cert",
+    "client_key",
     "scope",
     "mode",
     "wait",
@@ -121,16 +137,22 @@ impl Settings {
             seconds.map(Duration::from_secs_f64).ok_or("must be a number of seconds, 0 to 86400")
         };
         let text = |text: &str| Ok(text.to_owned());
+        let path = |text: &str| Ok(PathBuf::from(text));
         let size =
             |text: &str| text.parse().map_err(|_| "must be a size such as 500M, 10G or 5GiB; 0: no bound");
         Self {
             dir: dir.unwrap_or_else(|| cache_home.join("pcmcache")),
             remote: reader.take("remote", |text| {
                 let plain = text.trim_end_matches('/');
-                // https:// comes with the server's TLS.
-                plain.starts_with("http://").then(|| plain.to_owned()).ok_or("must start with http://")
+                let known = ["https://", "http://"].iter().any(|scheme| plain.starts_with(scheme));
+                known.then(|| plain.to_owned()).ok_or("must start with https:// or http://")
             }),
             token: reader.take("token", text),
+            papers: Papers {
+                ca_file: reader.take("ca_file", path),
+                client_cert: reader.take("client_cert", path),
+                client_key: reader.take("client_key", path),
+            },
             scope: reader
                 .take("scope", |text| text.parse().map_err(|_| "is no scope name"))
                 .unwrap_or_default(),
@@ -140,8 +162,8 @@ impl Settings {
             wait: reader.take("wait", positive_seconds).unwrap_or(Duration::from_secs(300)),
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
             max_size: Some(reader.take("max_size", size).unwrap_or(MAX_SIZE)).filter(|size| size.0 > 0),
-            log: reader.take("log", |text| Ok(PathBuf::from(text))),
-            stats_log: reader.take("stats_log", |text| Ok(PathBuf::from(text))),
+            log: reader.take("log", path),
+            stats_log: reader.take("stats_log", path),
             base_dirs: reader.take("base_dirs", Bases::parse).unwrap_or_default(),
             sources: reader.sources,
             faults: reader.faults,

@@ -6,6 +6,7 @@
 //! missing is a failure, never a skip: `tests/run.sh` installs them all.
 
 pub mod atlas;
+pub mod authority;
 pub mod chance;
 pub mod edits;
 pub mod faithful;

@@ -16,7 +16,8 @@ use crate::{Scratch, http, tool};
 pub struct Server {
     data: PathBuf,
     mark: String,
-    address: SocketAddr,
+    url: String,
+    arguments: Vec<String>,
     process: Process,
     /// What the processes before this one wrote to their standard error.
     past: String,
@@ -28,22 +29,32 @@ impl Server {
         Self::start_with(scratch, None)
     }
 
+    /// The same, with these flags.
+    pub fn start_as<A: Into<String>>(scratch: &Scratch, arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::start_all(scratch, arguments.into_iter().map(Into::into).collect(), None)
+    }
+
     /// The same, with this value of `PCMCACHE_FAILPOINT`.
     pub fn start_with(scratch: &Scratch, failpoint: Option<&str>) -> Self {
+        Self::start_all(scratch, Vec::new(), failpoint)
+    }
+
+    fn start_all(scratch: &Scratch, arguments: Vec<String>, failpoint: Option<&str>) -> Self {
         let (data, mark) = (scratch.path().join("server"), format!("{}#server", scratch.path().display()));
-        let process = run(&data, &mark, "127.0.0.1:0", failpoint);
-        let address = listening(&process);
-        Self { data, mark, address, process, past: String::new() }
+        let process = run(&data, &mark, "127.0.0.1:0", &arguments, failpoint);
+        let url = listening(&process);
+        Self { data, mark, url, arguments, process, past: String::new() }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let address = self.url.rsplit_once('/').and_then(|(_, address)| address.parse().ok());
+        address.unwrap_or_else(|| panic!("no address is in {}", self.url))
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 
     /// Its data directory.
@@ -72,8 +83,8 @@ impl Server {
     pub fn restart(&mut self) {
         assert!(self.process.ended(), "the server still runs");
         self.past = self.log();
-        self.process = run(&self.data, &self.mark, &self.address.to_string(), None);
-        assert_eq!(listening(&self.process), self.address);
+        self.process = run(&self.data, &self.mark, &self.address().to_string(), &self.arguments, None);
+        assert_eq!(listening(&self.process), self.url);
     }
 
     /// All that it, and those before it, wrote to standard error.
@@ -88,7 +99,7 @@ impl Server {
 
     /// The values of `/metrics` whose name starts with `name`, summed over their labels.
     pub fn metric(&self, name: &str) -> f64 {
-        let page = http::get(self.address, "/metrics").text();
+        let page = http::get(self.address(), "/metrics").text();
         let values: Vec<f64> = page
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
@@ -99,20 +110,21 @@ impl Server {
     }
 }
 
-fn run(data: &Path, mark: &str, listen: &str, failpoint: Option<&str>) -> Process {
+fn run(data: &Path, mark: &str, listen: &str, arguments: &[String], failpoint: Option<&str>) -> Process {
     let mut command = Command::new(tool::server());
-    command.env_clear().env(MARK, mark).args(["--listen", listen, "--data-dir"]).arg(data);
+    command.env_clear().env(MARK, mark).args(["--listen", listen, "--data-dir"]).arg(data).args(arguments);
     if let Some(failpoint) = failpoint {
         command.env("PCMCACHE_FAILPOINT", failpoint);
     }
     Process::start(command)
 }
 
-/// The address in the first line of its output: `listening on http://ADDR:PORT`.
-fn listening(process: &Process) -> SocketAddr {
+/// The URL in the first line of its output: `listening on http://ADDR:PORT`.
+fn listening(process: &Process) -> String {
     let line = within(Duration::from_secs(20), "the server's first line", || {
         process.stdout().split_once('\n').map(|(line, _)| line.to_owned())
     });
-    let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
-    address.unwrap_or_else(|| panic!("the server's first line is {line:?}"))
+    let url =
+        line.strip_prefix("listening on ").unwrap_or_else(|| panic!("the server's first line is {line:?}"));
+    url.to_owned()
 }

@@ -13,7 +13,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             Some(Source::File) => "config.toml".to_owned(),
             Some(Source::Default) | None => "default".to_owned(),
         };
-        let _ = writeln!(text, "{name:<9} = {:<40} ({source})", value(settings, name));
+        let _ = writeln!(text, "{name:<11} = {:<40} ({source})", value(settings, name));
     }
     if let Some(path) = config_path(&|name| std::env::var_os(name)) {
         let there = if path.exists() { "read" } else { "not there" };
@@ -31,6 +31,9 @@ fn value(settings: &Settings, name: &str) -> String {
         "dir" => Some(settings.dir.display().to_string()),
         "remote" => settings.remote.clone(),
         "token" => settings.token.as_ref().map(|_| "(set)".to_owned()),
+        "ca_file" => path(&settings.papers.ca_file),
+        "client_cert" => path(&settings.papers.client_cert),
+        "client_key" => path(&settings.papers.client_key),
         "scope" => Some(settings.scope.to_string()),
         "mode" => Some(settings.mode.word().to_owned()),
         "wait" => Some(format!("{} s", settings.wait.as_secs_f64())),

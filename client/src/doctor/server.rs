@@ -20,14 +20,28 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
     };
     let remote = match Remote::new(remote::Settings::of(settings, url.clone())) {
         Ok(remote) => remote,
-        Err(error) => return vec![Finding::care(WHAT, error.to_string(), "set PCMCACHE_REMOTE right")],
+        Err(error) => return vec![Finding::care(WHAT, error.to_string(), "set what it names right")],
     };
-    let Some(date) = remote.date() else {
-        return vec![Finding::care(
-            WHAT,
-            format!("{url} does not answer within {} s", settings.timeout.as_secs_f64()),
-            "start pcmcache-server there, or set PCMCACHE_REMOTE right; until then builds go on without it",
-        )];
+    let date = match remote.date() {
+        Ok(date) => date,
+        Err(error) => {
+            let within = settings.timeout.as_secs_f64();
+            return vec![Finding::care(
+                WHAT,
+                format!("{url} does not answer as it should within {within} s: {error}"),
+                match error.name() {
+                    "remote_untrusted" => {
+                        "set PCMCACHE_CA_FILE to the authority that signed for the server, PCMCACHE_REMOTE to a \
+                         name in its certificate, and PCMCACHE_CLIENT_CERT and _KEY if it asks for them; until \
+                         then builds go on without it"
+                    }
+                    _ => {
+                        "start pcmcache-server there, or set PCMCACHE_REMOTE right; until then builds go on \
+                         without it"
+                    }
+                },
+            )];
+        }
     };
     let mut findings = vec![may_build(settings, &remote, url)];
     findings.extend(skew(&date));

@@ -5,6 +5,8 @@ use std::io;
 
 use pcmcache_shared::api::problem::Code;
 
+use super::tls;
+
 /// A question to the server that came to nothing. No kind of it fails a build.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
@@ -56,6 +58,9 @@ pub enum Unreached {
     /// The connection failed, or was cut: it may be restarting.
     #[error("{0}")]
     Broken(String),
+    /// It and this launcher do not believe each other's certificates.
+    #[error("{0}")]
+    Untrusted(String),
     /// It let a deadline pass.
     #[error("no answer in time")]
     Silent,
@@ -71,6 +76,19 @@ impl RemoteError {
 
     pub(super) fn cut(during: &'static str, error: reqwest::Error) -> Self {
         Self::broken(during, causes(&error.without_url()))
+    }
+
+    /// The same for a request that got no answer: it may be that one side does not believe the other. `unknown`: the
+    /// server asked who we are and has never answered; `believed`: by what it should have been believed.
+    pub(super) fn cut_by(during: &'static str, error: reqwest::Error, unknown: bool, believed: &str) -> Self {
+        let error = error.without_url();
+        match tls::disbelief(&error).or(unknown.then_some(tls::NOT_SHOWN)) {
+            None => Self::broken(during, causes(&error)),
+            Some(what) => {
+                let why = format!("{what}: {} (believed: {believed})", causes(&error));
+                Self::Unreachable { during, why: Unreached::Untrusted(why) }
+            }
+        }
     }
 
     pub(super) fn silent(during: &'static str) -> Self {
@@ -89,6 +107,7 @@ impl RemoteError {
     /// What `stats` counts it under.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Unreachable { why: Unreached::Untrusted(_), .. } => "remote_untrusted",
             Self::Unreachable { .. } => "remote_unreachable",
             Self::Refused { .. } => "remote_refused",
             Self::Damaged { .. } => "remote_damaged",

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::server::Deadlines;
 use super::{Remote, RemoteError, Settings};
+use crate::settings::Papers;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -212,6 +213,7 @@ pub(super) fn short() -> Deadlines {
 pub(super) fn settings(address: SocketAddr) -> Settings {
     Settings {
         url: format!("http://{address}"),
+        papers: Papers::default(),
         token: None,
         scope: Scope::default(),
         timeout: Duration::from_secs(1),

@@ -1,6 +1,8 @@
 //! One server: its address, who asks, the client, and how long anything may take.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pcmcache_shared::api::leases::{Hold, ReleaseRequest, RenewRequest, Renewed};
@@ -10,7 +12,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Url};
 
 use super::answer::Answer;
-use super::{RemoteError, Settings};
+use super::{RemoteError, Settings, tls};
 
 /// The longest that one blob may take, whatever its size.
 const LONGEST_TRANSFER: Duration = Duration::from_secs(300);
@@ -65,6 +67,11 @@ impl Deadlines {
 pub(super) struct Server {
     client: reqwest::Client,
     base: String,
+    /// By what it is believed, for people.
+    believed: String,
+    /// Whether it asked who we are, and whether it ever answered.
+    asked: Arc<AtomicBool>,
+    answered: AtomicBool,
     pub(super) scope: Scope,
     pub(super) deadlines: Deadlines,
 }
@@ -73,13 +80,17 @@ impl Server {
     pub(super) fn new(settings: &Settings, deadlines: Deadlines) -> Result<Self, RemoteError> {
         let url = Url::parse(&settings.url)
             .map_err(|error| RemoteError::Misconfigured(format!("the server's URL: {error}")))?;
-        if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
-            return Err(RemoteError::Misconfigured("the server's URL must be http://HOST:PORT".to_owned()));
-        }
+        let asked = Arc::new(AtomicBool::new(false));
+        let papers = match url.scheme() {
+            _ if url.query().is_some() || url.fragment().is_some() => return Err(bad_url()),
+            "https" => tls::config(&settings.papers, Arc::clone(&asked))?,
+            "http" => tls::none()?,
+            _ => return Err(bad_url()),
+        };
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("pcmcache/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers(settings.token.as_deref())?)
-            .http1_only()
+            .tls_backend_preconfigured(papers)
             .connect_timeout(deadlines.first)
             // A redirect could lead a token and a build's bytes anywhere; none is part of the protocol.
             .redirect(reqwest::redirect::Policy::none());
@@ -88,7 +99,9 @@ impl Server {
         }
         let client = builder.build().map_err(|error| RemoteError::Misconfigured(error.to_string()))?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { client, base, scope: settings.scope.clone(), deadlines })
+        let believed = tls::believed(&settings.papers);
+        let (scope, answered) = (settings.scope.clone(), AtomicBool::new(false));
+        Ok(Self { client, base, believed, asked, answered, scope, deadlines })
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -103,8 +116,14 @@ impl Server {
         within: Duration,
     ) -> Result<Answer, RemoteError> {
         match tokio::time::timeout(within, request.send()).await {
-            Ok(Ok(response)) => Ok(Answer::new(during, response, self.deadlines)),
-            Ok(Err(error)) => Err(RemoteError::cut(during, error)),
+            Ok(Ok(response)) => {
+                self.answered.store(true, Ordering::Relaxed);
+                Ok(Answer::new(during, response, self.deadlines))
+            }
+            Ok(Err(error)) => {
+                let unknown = self.asked.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed);
+                Err(RemoteError::cut_by(during, error, unknown, &self.believed))
+            }
             Err(_) => Err(RemoteError::silent(during)),
         }
     }
@@ -138,15 +157,22 @@ impl Server {
 
     /// Whether it is there and says it is well.
     pub(super) async fn is_well(&self) -> bool {
-        self.date().await.is_some()
+        self.date().await.is_ok()
     }
 
     /// The server's date, if it is well.
-    pub(super) async fn date(&self) -> Option<String> {
-        let probe = self.send("probe", self.request(Method::GET, "/healthz"), self.deadlines.first).await;
-        let answer = probe.ok().filter(|answer| answer.status() == 200)?;
-        Some(answer.date().unwrap_or_default().to_owned())
+    pub(super) async fn date(&self) -> Result<String, RemoteError> {
+        let request = self.request(Method::GET, "/healthz");
+        let answer = self.send("probe", request, self.deadlines.first).await?;
+        match answer.status() {
+            200 => Ok(answer.date().unwrap_or_default().to_owned()),
+            _ => Err(answer.refusal().await?.into()),
+        }
     }
+}
+
+fn bad_url() -> RemoteError {
+    RemoteError::Misconfigured("the server's URL must be https://HOST:PORT or http://HOST:PORT".to_owned())
 }
 
 fn headers(token: Option<&str>) -> Result<HeaderMap, RemoteError> {
@@ -169,8 +195,10 @@ fn is_loopback(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pcmcache_shared::Digest;
+
     use super::super::Remote;
-    use super::super::fake::{Fake, settings};
+    use super::super::fake::{Fake, never, request, settings};
     use super::*;
 
     fn with(url: &str, token: Option<&str>) -> Result<Remote, RemoteError> {
@@ -181,7 +209,7 @@ mod tests {
     #[test]
     fn settings_that_can_never_work_are_told() {
         for url in
-            ["", "nonsense", "https://cache", "ftp://cache", "http://", "http://cache/?q", "http://cache/#f"]
+            ["", "nonsense", "https://", "ftp://cache", "http://", "http://cache/?q", "http://cache/#f"]
         {
             assert!(matches!(with(url, None), Err(RemoteError::Misconfigured(_))), "{url}");
         }
@@ -202,6 +230,28 @@ mod tests {
         assert!(!fake.remote().probe());
         let fake = Fake::start(|_, peer| peer.hang());
         assert!(!fake.remote().probe());
+    }
+
+    #[test]
+    fn a_redirect_carries_nothing_anywhere() {
+        let elsewhere = Fake::start(|_, peer| peer.body(200, "ok"));
+        let to = elsewhere.address();
+        for status in [300, 301, 302, 303, 307, 308] {
+            let fake = Fake::start(move |_, peer| {
+                peer.head(status, &format!("location: http://{to}/healthz\r\ncontent-length: 0\r\n"));
+            });
+            let remote = with(&settings(fake.address()).url, Some("secret")).unwrap();
+            assert!(!remote.probe());
+            let refused = |error: RemoteError| {
+                assert!(matches!(error, RemoteError::Refused { status: by, .. } if by == status), "{error}");
+            };
+            refused(remote.date().unwrap_err());
+            refused(remote.acquire(&request(0), &never).unwrap_err());
+            refused(remote.fetch(Digest::of("x"), 1, &mut std::io::sink(), &never).unwrap_err());
+            assert!(fake.seen("").iter().all(|seen| seen.head.contains("authorization: bearer secret")));
+            assert_eq!(fake.seen("").len(), 4);
+        }
+        assert!(elsewhere.seen("").is_empty());
     }
 
     #[test]

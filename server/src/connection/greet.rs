@@ -27,9 +27,13 @@ pub(super) enum Spoken {
     Http2,
 }
 
+/// What [`Problem::new`] would make of it.
+///
+/// [`Problem::new`]: pcmcache_shared::api::problem::Problem::new
 const NOT_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
-    Content-Type: text/plain\r\nContent-Length: 51\r\nConnection: close\r\n\r\n\
-    This port speaks TLS: ask with https://, not http.\n";
+    Content-Type: application/problem+json\r\nContent-Length: 164\r\nConnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"the request cannot be understood\",\"status\":400,\
+    \"code\":\"bad_request\",\"detail\":\"this port speaks TLS: ask with https://, not http://\"}\n";
 
 /// The socket to speak HTTP over; or why there is none, and then the client was told as well as may be.
 pub(super) async fn greet(
@@ -80,12 +84,16 @@ where
 
 #[cfg(test)]
 mod tests {
+    use pcmcache_shared::api::problem::{Code, Problem};
+
     use super::*;
 
     #[test]
-    fn the_answer_to_plain_http_says_its_own_length() {
+    fn the_answer_to_plain_http_is_a_problem_of_its_length() {
         let text = std::str::from_utf8(NOT_PLAIN).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        let problem: Problem = serde_json::from_str(body).unwrap();
+        assert_eq!(problem, Problem::new(Code::BadRequest, problem.detail.clone()));
     }
 }
