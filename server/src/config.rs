@@ -12,7 +12,7 @@ use pcmcache_shared::Scope;
 use tracing_subscriber::EnvFilter;
 
 use crate::space::Bounds;
-use crate::{connection, tls};
+use crate::{connection, limits, tls};
 
 pub use binding::{OpenToAll, check_binding};
 
@@ -60,7 +60,8 @@ pub struct Config {
     #[arg(long, env = "PCMCACHE_SERVER_INSECURE_NO_TOKENS")]
     pub insecure_no_tokens: bool,
 
-    /// A proxy that speaks TLS stands before this port, and nobody reaches it but by that proxy.
+    /// A proxy that speaks TLS stands before this port, and nobody reaches it but by that proxy. Who has no token is
+    /// then told apart by the last address in X-Forwarded-For, which the proxy must set.
     #[arg(long, env = "PCMCACHE_SERVER_BEHIND_PROXY")]
     pub behind_proxy: bool,
 
@@ -87,9 +88,33 @@ pub struct Config {
     #[arg(long, env = "PCMCACHE_SERVER_KEEP_FREE", value_name = "SIZE", default_value = "1G")]
     pub keep_free: ByteSize,
 
-    /// How many connections may be open at once; one more is closed at once.
-    #[arg(long, env = "PCMCACHE_SERVER_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024)]
+    /// How many connections may be open at once; one more is closed at once. A launcher that waits for a build keeps
+    /// one open.
+    #[arg(long, env = "PCMCACHE_SERVER_MAX_CONNECTIONS", value_name = "N", default_value_t = 16_384)]
     pub max_connections: usize,
+
+    /// How many of them may come from one address (of IPv6: from one /64 network); 0: no bound. Where --behind-proxy
+    /// is said all come from the proxy, and there is no bound.
+    #[arg(
+        long,
+        env = "PCMCACHE_SERVER_MAX_CONNECTIONS_PER_ADDRESS",
+        value_name = "N",
+        default_value_t = 4096
+    )]
+    pub max_connections_per_address: usize,
+
+    /// How many requests a second one client may make, twice as many for a moment; more are answered 429, and then a
+    /// launcher compiles for itself. A client is a token, or without one an address. 0: no bound.
+    #[arg(long, env = "PCMCACHE_SERVER_RATE", value_name = "N", default_value_t = 10_000)]
+    pub rate: u32,
+
+    /// How many requests of one client may be under way at once, but for those that wait. 0: no bound.
+    #[arg(long, env = "PCMCACHE_SERVER_CONCURRENCY", value_name = "N", default_value_t = 2048)]
+    pub concurrency: usize,
+
+    /// How many launchers of one client may wait for a build, or build, at once. 0: no bound.
+    #[arg(long, env = "PCMCACHE_SERVER_WAITS", value_name = "N", default_value_t = 10_000)]
+    pub waits: usize,
 
     /// Speak TLS with this certificate (PEM: it, then those between it and its root). Changed files are taken up
     /// within ten seconds, and at once on SIGHUP; a pair that cannot be used is logged, and the old one stays.
@@ -186,7 +211,17 @@ impl Config {
 
     /// What connections may cost.
     pub fn connection_limits(&self) -> connection::Limits {
-        connection::Limits { connections: self.max_connections, ..self.limits.clone() }
+        let per_address = if self.behind_proxy { 0 } else { self.max_connections_per_address };
+        connection::Limits {
+            connections: self.max_connections,
+            connections_per_address: per_address,
+            ..self.limits.clone()
+        }
+    }
+
+    /// What one client may ask for.
+    pub fn client_bounds(&self) -> limits::Bounds {
+        limits::Bounds { rate: self.rate, concurrency: self.concurrency, waits: self.waits }
     }
 }
 

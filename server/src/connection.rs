@@ -9,6 +9,7 @@
 //! Crash story: a connection owns nothing but its request's future and the answer's body; dropping them is how a
 //! client that vanished is told to the cache.
 
+mod crowd;
 mod greet;
 mod one;
 mod pace;
@@ -23,11 +24,13 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use pace::{Floor, TooSlow};
+
+use crowd::{Crowd, Place};
 
 use crate::metrics::Connections;
 use crate::tls::Tls;
@@ -37,6 +40,8 @@ use crate::tls::Tls;
 pub struct Limits {
     /// Connections at the same time; one more is closed as soon as it is accepted.
     pub connections: usize,
+    /// Those of them that come from one address; 0: no bound.
+    pub connections_per_address: usize,
     /// Requests at the same time over one HTTP/2 connection.
     pub streams: u32,
     /// How long a client may take from the first byte of a request (or from its connecting) to the end of its head.
@@ -58,7 +63,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: 16_384,
+            connections_per_address: 4096,
             streams: 128,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
@@ -71,6 +77,10 @@ impl Default for Limits {
         }
     }
 }
+
+/// Where a request's connection comes from. A request's extension.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
 
 /// The two stages of going down.
 #[derive(Debug, Clone, Default)]
@@ -91,8 +101,12 @@ pub async fn run(
     stop: Stop,
     shutdown: impl Future<Output = ()>,
 ) {
-    let room =
-        Room { slots: Arc::new(Semaphore::new(limits.connections)), tasks: TaskTracker::new(), counts };
+    let room = Room {
+        slots: Arc::new(Semaphore::new(limits.connections)),
+        crowd: Crowd::new(limits.connections_per_address),
+        tasks: TaskTracker::new(),
+        counts,
+    };
     let drain = limits.drain;
     let limits = Arc::new(limits);
     tokio::select! {
@@ -113,8 +127,22 @@ pub async fn run(
 /// Where connections live: how many fit, and which are there.
 struct Room {
     slots: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     tasks: TaskTracker,
     counts: Arc<Connections>,
+}
+
+impl Room {
+    /// A place for one more connection, or none, and then that is counted.
+    fn place_for(&self, peer: SocketAddr) -> Option<(OwnedSemaphorePermit, Place)> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok();
+        let place = slot.and_then(|slot| Some((slot, self.crowd.enter(peer.ip())?)));
+        if place.is_none() {
+            self.counts.refused();
+            tracing::debug!(%peer, "refused: too many connections");
+        }
+        place
+    }
 }
 
 async fn accept_all(
@@ -133,21 +161,17 @@ async fn accept_all(
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&room.slots).try_acquire_owned() else {
-            room.counts.refused();
-            tracing::debug!(%peer, "refused: too many connections");
-            continue;
-        };
+        let Some(place) = room.place_for(peer) else { continue };
         if let Err(error) = tune(&stream) {
             tracing::debug!(%peer, %error, "cannot set socket options");
         }
         let open = room.counts.opened();
         let tls = tls.map(Tls::acceptor);
-        let serving = one::serve(stream, tls, router.clone(), Arc::clone(limits), stop.clone());
+        let serving = one::serve(stream, Peer(peer), tls, router.clone(), Arc::clone(limits), stop.clone());
         room.tasks.spawn(async move {
             let cut = serving.await;
             tell(peer, cut, &open);
-            drop((slot, open));
+            drop((place, open));
         });
     }
 }

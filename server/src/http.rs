@@ -2,6 +2,7 @@
 
 mod acquire;
 mod actions;
+mod admit;
 mod blobs;
 mod body;
 mod document;
@@ -28,6 +29,8 @@ use crate::cache::Cache;
 use crate::metrics::Metrics;
 use crate::trust::Trust;
 
+pub use admit::Gate;
+
 /// What every handler may use.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -41,6 +44,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Where the store lies, if it lies on a disk.
     pub data_dir: Option<PathBuf>,
+    /// Who may ask for how much.
+    pub gate: Gate,
 }
 
 fn routes() -> OpenApiRouter<App> {
@@ -65,6 +70,7 @@ pub fn router(app: App) -> Router {
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(axum::Extension(probes::Document(document)))
+        .layer(middleware::from_fn_with_state(app.gate.clone(), admit::admit))
         .layer(middleware::from_fn_with_state(app.clone(), identify::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), oversee::oversee))
         .with_state(app)

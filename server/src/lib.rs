@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod fault;
 pub mod http;
 pub mod leases;
+pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod results;

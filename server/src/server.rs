@@ -22,7 +22,8 @@ use crate::clock::{Clock, SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::connection::{self, Stop};
 use crate::embedded::Embedded;
-use crate::http::{self, App};
+use crate::http::{self, App, Gate};
+use crate::limits::Limiter;
 use crate::metrics::Metrics;
 use crate::space::DiskOf;
 use crate::sweep;
@@ -51,7 +52,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
     if let Some(warning) = config.warning() {
         tracing::warn!("{warning}");
     }
-    raise_file_limit();
+    raise_file_limit(config.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(run_until_signalled(config));
     runtime.shutdown_timeout(LAST_WRITES);
@@ -100,8 +101,15 @@ async fn stopped_by(mut terminate: Signal, mut interrupt: Signal) {
 
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is made for programs that
 /// use `select`.
-fn raise_file_limit() {
+fn raise_file_limit(connections: usize) {
     let limit = getrlimit(Resource::Nofile);
+    if let Some(most) = limit.maximum.filter(|most| *most < connections as u64) {
+        tracing::warn!(
+            most,
+            connections,
+            "fewer files may be open than --max-connections; raise `ulimit -n`"
+        );
+    }
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!(%error, "cannot raise the limit of open files");
     }
@@ -123,6 +131,8 @@ pub struct Server {
     cache: Arc<Cache>,
     trust: Arc<Trust>,
     limits: connection::Limits,
+    limiter: Arc<Limiter>,
+    behind_proxy: bool,
     tls: Option<Arc<Tls>>,
     data_dir: Option<PathBuf>,
 }
@@ -145,12 +155,19 @@ impl Server {
             blobs: Arc::clone(&embedded) as _,
             results: Arc::clone(&embedded) as _,
             leases: embedded,
-            clock,
+            clock: Arc::clone(&clock),
             entropy: Arc::new(SystemEntropy),
         };
         let limits = Limits { max_blob: config.max_blob.0, ..Limits::default() };
-        let (cache, trust) = (Cache::new(rooms, limits), Trust::open());
-        Ok(Self { cache, trust, limits: config.connection_limits(), tls, data_dir })
+        Ok(Self {
+            cache: Cache::new(rooms, limits),
+            trust: Trust::open(),
+            limits: config.connection_limits(),
+            limiter: Limiter::new(config.client_bounds(), clock),
+            behind_proxy: config.behind_proxy,
+            tls,
+            data_dir,
+        })
     }
 
     /// Serves until `shutdown`, then drains.
@@ -163,6 +180,11 @@ impl Server {
             stop: stop.drain.clone(),
             metrics,
             data_dir: self.data_dir.clone(),
+            gate: Gate {
+                limiter: self.limiter,
+                connections: Arc::clone(&connections),
+                behind_proxy: self.behind_proxy,
+            },
         };
         let sweeping = tokio::spawn(sweep::run(Arc::clone(&self.cache)));
         let following = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));

@@ -25,6 +25,8 @@ mod hold;
 mod limits;
 #[path = "http/process.rs"]
 mod process;
+#[path = "http/quotas.rs"]
+mod quotas;
 #[path = "http/tls.rs"]
 mod tls;
 #[path = "http/wire.rs"]

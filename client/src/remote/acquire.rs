@@ -278,6 +278,10 @@ mod tests {
         let error = asked(&fake, 0).unwrap_err();
         assert!(matches!(error, RemoteError::Refused { status: 400, code: Some(Code::BadScope), .. }));
         assert_eq!(error.to_string(), "acquire: refused with 400 not a scope name: what?");
+        let fake = Fake::start(|_, peer| peer.problem(&Problem::new(Code::TooManyRequests, "later")));
+        let error = asked(&fake, 60_000).unwrap_err();
+        assert!(matches!(error, RemoteError::Refused { status: 429, .. }) && !error.trips_breaker());
+        assert_eq!(fake.seen("POST").len(), 1, "not now means not now");
         let fake = Fake::start(|_, peer| peer.head(302, "location: http://127.0.0.1:1/\r\n"));
         assert!(matches!(asked(&fake, 0), Err(RemoteError::Refused { status: 302, .. })));
     }

@@ -17,7 +17,7 @@ use super::greet::{Spoken, greet};
 use super::pace::Paced;
 use super::pulse::{Answer, Overdue, Pulse};
 use super::watched::Watched;
-use super::{Limits, Stop};
+use super::{Limits, Peer, Stop};
 
 /// How a connection ended.
 pub(super) enum End {
@@ -32,6 +32,7 @@ pub(super) enum End {
 /// Serves requests until either side ends it.
 pub(super) async fn serve(
     stream: TcpStream,
+    peer: Peer,
     tls: Option<TlsAcceptor>,
     router: Router,
     limits: Arc<Limits>,
@@ -50,7 +51,8 @@ pub(super) async fn serve(
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse), limits.linger));
     let builder = builder(&limits, spoken);
     let floor = limits.upload;
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let flight = pulse.begin(request.version() == Version::HTTP_2);
         let answer = router.clone().oneshot(request.map(|body| Body::new(Paced::new(body, floor))));
         async move { answer.await.map(|response| response.map(|body| Answer::new(body, flight))) }

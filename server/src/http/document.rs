@@ -12,6 +12,8 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
 use super::{actions, blobs, leases, probes};
 
+/// What any route may answer but those that tell whether the server lives.
+const ANY: &[Code] = &[Code::TooManyRequests];
 /// What any route under a scope may answer.
 const SCOPED: &[Code] = &[
     Code::BadRequest,
@@ -44,11 +46,11 @@ const PROBLEMS: &[(&str, &[&[Code]])] = &[
     ("read_blob", &[SCOPED, blobs::GET_PROBLEMS]),
     ("has_blob", &[SCOPED, blobs::HEAD_PROBLEMS]),
     ("upload_blob", &[SCOPED, WRITES, blobs::PUT_PROBLEMS]),
-    ("index", &[]),
+    ("index", &[ANY]),
     ("healthz", &[]),
     ("readyz", &[probes::READY_PROBLEMS]),
-    ("metrics", &[OBSERVED]),
-    ("openapi", &[]),
+    ("metrics", &[ANY, OBSERVED]),
+    ("openapi", &[ANY]),
 ];
 
 const DESCRIPTION: &str = "\

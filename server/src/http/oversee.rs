@@ -31,19 +31,15 @@ pub(super) async fn oversee(State(metrics): State<Arc<Metrics>>, request: Reques
         StatusCode::LENGTH_REQUIRED,
         StatusCode::PAYLOAD_TOO_LARGE,
         StatusCode::INSUFFICIENT_STORAGE,
+        StatusCode::TOO_MANY_REQUESTS,
     ];
     if version <= Version::HTTP_11 && unread.contains(&status) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-<<<<<<< HEAD
     let took = start.elapsed();
     metrics.answered(&Asked { method: known(&method), route, status: class(status) }, took);
     let took_ms = took.as_millis();
-    tracing::debug!(%method, path = uri.path(), status = status.as_u16(), took_ms, "answered");
-=======
-    let took_ms = start.elapsed().as_millis();
     tracing::debug!(?version, %method, path = uri.path(), status = status.as_u16(), took_ms, "answered");
->>>>>>> 07519ee (client: https, by the system's certificates or PCMCACHE_CA_FILE, and HTTP/2 where it is agreed on)
     response
 }
 

@@ -16,12 +16,18 @@ pub struct Connections {
     accepted: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
+    limited: AtomicU64,
 }
 
 impl Connections {
     /// One more than fits.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request that was too much of its client.
+    pub fn limited(&self) {
+        self.limited.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection is there until what this returns is dropped.
@@ -55,7 +61,20 @@ impl Collector for Connections {
         gauge(&mut encoder, "connections", "Connections that are open.", now(&self.open))?;
         counter(&mut encoder, "connections_accepted", "Connections accepted.", now(&self.accepted))?;
         let refused = now(&self.refused);
-        counter(&mut encoder, "connections_refused", "Connections refused, being too many.", refused)?;
-        counter(&mut encoder, "connections_cut", "Connections cut: too slow, idle or stuck.", now(&self.cut))
+        counter(
+            &mut encoder,
+            "connections_refused",
+            "Connections refused, being too many, or too many from one address.",
+            refused,
+        )?;
+        counter(
+            &mut encoder,
+            "connections_cut",
+            "Connections cut: too slow, idle or stuck.",
+            now(&self.cut),
+        )?;
+        let limited = now(&self.limited);
+        let help = "Requests refused, their client having asked for too much.";
+        counter(&mut encoder, "requests_limited", help, limited)
     }
 }

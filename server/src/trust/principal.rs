@@ -28,11 +28,14 @@ pub struct Principal {
 }
 
 impl Principal {
+    const ANYONE: &str = "anyone";
+    const ANONYMOUS: &str = "anonymous";
+
     /// Everyone, where there are no tokens.
     pub fn anyone() -> Self {
         Self {
-            id: "anyone".to_owned(),
-            name: "anyone".to_owned(),
+            id: Self::ANYONE.to_owned(),
+            name: Self::ANYONE.to_owned(),
             writers: vec![Writer::before_tokens()],
             reads: Vec::new(),
             writes: Some(Scope::default()),
@@ -45,8 +48,8 @@ impl Principal {
     /// Who carries no credential, where there are tokens.
     pub fn anonymous(public: &[Scope]) -> Self {
         Self {
-            id: "anonymous".to_owned(),
-            name: "anonymous".to_owned(),
+            id: Self::ANONYMOUS.to_owned(),
+            name: Self::ANONYMOUS.to_owned(),
             writers: Vec::new(),
             reads: public.to_vec(),
             writes: None,
@@ -54,6 +57,11 @@ impl Principal {
             observes: false,
             until: None,
         }
+    }
+
+    /// Whether a credential says who they are.
+    pub fn is_known(&self) -> bool {
+        self.id != Self::ANYONE && self.id != Self::ANONYMOUS
     }
 
     /// What they see under the scope; `None` if they may not read it, and then it is as if it were not there.

@@ -239,3 +239,27 @@ async fn one_connection_too_many_is_closed_at_once_and_counted() {
     let refused = text.lines().find_map(|line| line.strip_prefix("pcmcache_connections_refused_total "));
     assert!(refused.unwrap().parse::<u64>().unwrap() >= 1, "{text}");
 }
+
+#[tokio::test]
+async fn one_address_cannot_have_all_connections() {
+    let served = Served::with(|config| config.max_connections_per_address = 2).await;
+    let answered = async |from: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let mut stream = socket.connect(served.addr).await.unwrap();
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let answer = within(stream.read(&mut [0; 100])).await;
+        answer.is_ok_and(|count| count > 0).then_some(stream)
+    };
+    let first = [answered("127.0.0.2").await, answered("127.0.0.2").await];
+    assert!(first.iter().all(Option::is_some));
+    assert!(answered("127.0.0.2").await.is_none());
+    assert!(answered("127.0.0.3").await.is_some());
+    drop(first);
+    within(async {
+        while answered("127.0.0.2").await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

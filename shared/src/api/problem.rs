@@ -80,7 +80,7 @@ codes! {
     MissingBlobs = 422, "blobs of the result are missing";
     /// The recipe, include set or result in the body contradict the key or themselves.
     BadResult = 422, "the result contradicts its key";
-    /// The client asks more often, or for more at once, than it may.
+    /// The client asks more often, or for more at once, than it may; `Retry-After` says when to ask again.
     TooManyRequests = 429, "too many requests";
     /// A fault on the server's side.
     Internal = 500, "the server failed";
