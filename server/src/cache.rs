@@ -24,6 +24,8 @@ mod waiters;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 pub use self::acquire::AcquireStream;
 use self::counters::Counters;
 pub use self::counters::Snapshot;
@@ -171,5 +173,5 @@ async fn on_its_own<T: Send + 'static>(
     act: impl Future<Output = Result<T, CacheError>> + Send + 'static,
 ) -> Result<T, CacheError> {
     // It ends otherwise only with the runtime.
-    tokio::spawn(act).await.unwrap_or(Err(CacheError::Unavailable { operation }))
+    tokio::spawn(act.in_current_span()).await.unwrap_or(Err(CacheError::Unavailable { operation }))
 }

@@ -12,7 +12,7 @@ use pcmcache_shared::Scope;
 use tracing_subscriber::EnvFilter;
 
 use crate::space::Bounds;
-use crate::{connection, limits, tls};
+use crate::{connection, limits, log, tls};
 
 pub use binding::{OpenToAll, check_binding};
 
@@ -133,6 +133,15 @@ pub struct Config {
     /// What to log: error, warn, info, debug or trace, also by room (`info,pcmcache_server::http=debug`).
     #[arg(long, env = "PCMCACHE_SERVER_LOG", value_name = "FILTER", default_value = "info", value_parser = filter)]
     pub log: String,
+
+    /// How to write the log.
+    #[arg(long, env = "PCMCACHE_SERVER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: log::Format,
+
+    /// Write the account of all writes (who, from where, what, in which scope, to what end) to this file, a JSON object
+    /// a line, and not to the log. It is appended to, and opened anew when it was renamed away or on SIGHUP.
+    #[arg(long, env = "PCMCACHE_SERVER_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
 
     /// What connections may cost beside their number: no flags, but a test sets them.
     #[arg(skip)]

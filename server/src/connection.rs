@@ -79,7 +79,7 @@ impl Default for Limits {
 }
 
 /// Where a request's connection comes from. A request's extension.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
 /// The two stages of going down.

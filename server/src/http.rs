@@ -3,8 +3,10 @@
 mod acquire;
 mod actions;
 mod admit;
+mod audit;
 mod blobs;
 mod body;
+mod caller;
 mod document;
 mod identify;
 mod leases;
@@ -25,6 +27,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::oversee::Overseer;
 use crate::cache::Cache;
 use crate::metrics::Metrics;
 use crate::trust::Trust;
@@ -65,14 +68,16 @@ fn routes() -> OpenApiRouter<App> {
 /// The server's routes, and every answer to what is none of them.
 pub fn router(app: App) -> Router {
     let (router, openapi) = routes().split_for_parts();
+    let overseer = Overseer::new(Arc::clone(&app.metrics), app.cache.rooms.entropy.as_ref());
     let document = Bytes::from(document::complete(openapi).to_json().unwrap_or_default());
     router
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(axum::Extension(probes::Document(document)))
         .layer(middleware::from_fn_with_state(app.gate.clone(), admit::admit))
+        .layer(middleware::from_fn(audit::audit))
         .layer(middleware::from_fn_with_state(app.clone(), identify::identify))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), oversee::oversee))
+        .layer(middleware::from_fn_with_state(overseer, oversee::oversee))
         .with_state(app)
 }
 

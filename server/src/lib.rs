@@ -13,6 +13,7 @@ pub mod fault;
 pub mod http;
 pub mod leases;
 pub mod limits;
+pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod results;

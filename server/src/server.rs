@@ -15,7 +15,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
-use tracing_subscriber::EnvFilter;
 
 use crate::cache::{Cache, Limits, Rooms};
 use crate::clock::{Clock, SystemClock, SystemEntropy};
@@ -26,9 +25,9 @@ use crate::http::{self, App, Gate};
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
 use crate::space::DiskOf;
-use crate::sweep;
 use crate::tls::Tls;
 use crate::trust::Trust;
+use crate::{log, sweep};
 
 /// How long threads that write to the disk may go on after all connections are gone.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -45,10 +44,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&config.log)?)
-        .with_writer(io::stderr)
-        .init();
+    log::start(config).context("cannot start the log (--log, --audit-log)")?;
     if let Some(warning) = config.warning() {
         tracing::warn!("{warning}");
     }
@@ -62,6 +58,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
 async fn run_until_signalled(config: &Config) -> anyhow::Result<()> {
     // From here on a signal stops the server and does not kill it.
     let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let hangups = config.audit_log.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
+    let _hangups = hangups.map(|hangups| tokio::spawn(outlive(hangups)));
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", config.listen))?;
@@ -90,6 +88,14 @@ fn look_on_hangup(tls: Arc<Tls>) -> io::Result<AbortOnDropHandle<()>> {
             tls.look_now();
         }
     })))
+}
+
+/// Who rotates logs sends SIGHUP, which would end the server. There is nothing to do: each line of the audit goes to the
+/// file that has its name then.
+async fn outlive(mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP");
+    }
 }
 
 async fn stopped_by(mut terminate: Signal, mut interrupt: Signal) {

@@ -23,6 +23,8 @@ mod errors;
 mod hold;
 #[path = "http/limits.rs"]
 mod limits;
+#[path = "http/log.rs"]
+mod log;
 #[path = "http/process.rs"]
 mod process;
 #[path = "http/quotas.rs"]

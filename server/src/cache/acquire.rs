@@ -14,6 +14,7 @@ use pcmcache_shared::api::limits;
 use pcmcache_shared::recipe::MAX_SUBJECT;
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::holds::Holding;
 use super::look::{Granted, Look, builder};
@@ -61,7 +62,7 @@ impl Cache {
         let until = self.rooms.clock.now() + wait;
         let until = view.until().map_or(until, |end| until.min(end));
         let acquisition = Acquisition { cache: Arc::clone(self), view: view.clone(), request, until, lines };
-        tokio::spawn(acquisition.run());
+        tokio::spawn(acquisition.run().in_current_span());
         match rest.recv().await {
             Some(Ok(first)) => Ok(AcquireStream { first: Some(first), rest }),
             Some(Err(error)) => Err(error),

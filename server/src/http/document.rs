@@ -118,7 +118,7 @@ fn add_problems(operation: &mut Operation, with_body: bool) {
 }
 
 /// The code as it travels.
-fn name(code: Code) -> String {
+pub(super) fn name(code: Code) -> String {
     serde_json::to_value(code).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -14,7 +14,7 @@ use super::authority::Authority;
 use super::tls::connect;
 use super::wire::{Scratch, within};
 
-fn command(data_dir: &Path, arguments: &[&str]) -> Command {
+pub(super) fn command(data_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pcmcache-server"));
     command.env_clear().arg("--data-dir").arg(data_dir).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -22,7 +22,7 @@ fn command(data_dir: &Path, arguments: &[&str]) -> Command {
 }
 
 /// A server that is killed when the test ends before it does.
-struct Process(Child);
+pub(super) struct Process(Child);
 
 impl Process {
     fn start(data_dir: &Path) -> (Self, String) {
@@ -31,7 +31,12 @@ impl Process {
 
     fn start_with(data_dir: &Path, arguments: &[&str]) -> (Self, String) {
         let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
-        let mut child = command(data_dir, &arguments).spawn().unwrap();
+        Self::run(command(data_dir, &arguments))
+    }
+
+    /// Starts this command, and gives its first line.
+    pub(super) fn run(mut command: Command) -> (Self, String) {
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
@@ -39,12 +44,12 @@ impl Process {
         (Self(child), line)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
     /// Waits for its end: the status, and what else it said on stdout.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(super) fn end(mut self) -> (Option<i32>, String) {
         let from = Instant::now();
         let status = loop {
             if let Some(status) = self.0.try_wait().unwrap() {

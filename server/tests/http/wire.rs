@@ -95,12 +95,7 @@ impl Served {
 
     /// One request over HTTP/1.1 on its own connection.
     pub(crate) async fn send(&self, request: Request<impl Into<Bytes>>) -> Reply {
-        let mut sender = h1(self.addr).await;
-        let request = request.map(|body| Full::new(body.into()));
-        let response = within(sender.send_request(request)).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = within(body.collect()).await.unwrap().to_bytes();
-        Reply { status: parts.status, headers: parts.headers, body }
+        send(self.addr, request).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -136,6 +131,16 @@ impl Served {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
         line.parse().unwrap()
     }
+}
+
+/// One request over HTTP/1.1 on its own connection.
+pub(crate) async fn send(addr: SocketAddr, request: Request<impl Into<Bytes>>) -> Reply {
+    let mut sender = h1(addr).await;
+    let request = request.map(|body| Full::new(body.into()));
+    let response = within(sender.send_request(request)).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = within(body.collect()).await.unwrap().to_bytes();
+    Reply { status: parts.status, headers: parts.headers, body }
 }
 
 /// What `future` gives, if it does so in time.
