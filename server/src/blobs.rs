@@ -12,6 +12,7 @@
 //!   is damaged. For that the store gives each stored copy a [`Version`].
 
 use std::fmt;
+use std::ops::AddAssign;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,6 +70,13 @@ pub struct Freed {
     pub bytes: u64,
 }
 
+impl AddAssign for Freed {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+    }
+}
+
 /// A set of blobs by digest. See the module for what every store promises.
 #[async_trait]
 pub trait Blobs: Send + Sync + fmt::Debug {
@@ -91,8 +99,9 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// The blobs whose digest starts with `shard`; also those that nobody put, which a crash may leave.
     async fn list(&self, shard: u8) -> Result<Vec<Digest>, Fault>;
 
-    /// Removes the blobs, and forgets who put them. One that is not there is none that fails.
-    async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault>;
+    /// Forgets who put each blob but in these scopes. One for which there are none is removed; one that is not there is none
+    /// that fails.
+    async fn retain(&self, blobs: Vec<(Digest, Vec<Scope>)>) -> Result<Freed, Fault>;
 
     /// What the store has taken. A store without bounds says nothing.
     fn usage(&self) -> Usage {

@@ -7,6 +7,7 @@
 mod acquire;
 mod counters;
 mod error;
+mod evict;
 mod failures;
 mod holds;
 mod learnt;
@@ -18,6 +19,7 @@ mod publish;
 mod read;
 mod sight;
 mod upload;
+mod uses;
 mod verified;
 mod waiters;
 
@@ -30,6 +32,9 @@ pub use self::acquire::AcquireStream;
 use self::counters::Counters;
 pub use self::counters::Snapshot;
 pub use self::error::CacheError;
+use self::evict::Evictor;
+pub use self::evict::{Paused, sweep_shard};
+pub(crate) use self::evict::{Wanted, age, make_room};
 use self::failures::Failures;
 use self::holds::Holds;
 pub use self::lease::{MAX_HOLD, MIN_HOLD};
@@ -38,6 +43,7 @@ use self::pins::Pins;
 pub use self::publish::Published;
 pub use self::read::{BlobRead, ByteStream};
 pub use self::upload::{Upload, Uploaded};
+use self::uses::Uses;
 use self::verified::Verified;
 use self::waiters::Waiters;
 use crate::blobs::Blobs;
@@ -96,6 +102,8 @@ pub struct Cache {
     pub(crate) pins: Pins,
     pub(crate) counters: Counters,
     pub(crate) seen: Seen,
+    pub(crate) uses: Uses,
+    evictor: Evictor,
     limits: Limits,
     verified: Verified,
     waiters: Arc<Waiters>,
@@ -112,6 +120,8 @@ impl Cache {
             pins: Pins::new(clock()),
             counters: Counters::default(),
             seen: Seen::new(clock()),
+            uses: Uses::new(clock()),
+            evictor: Evictor::default(),
             limits,
             verified: Verified::default(),
             waiters: Waiters::new(limits.max_waiters),

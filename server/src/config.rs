@@ -5,6 +5,7 @@ mod binding;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
@@ -12,6 +13,7 @@ use pcmcache_shared::Scope;
 use tracing_subscriber::EnvFilter;
 
 use crate::space::Bounds;
+use crate::upkeep::Plan;
 use crate::{connection, limits, log, tls};
 
 pub use binding::{OpenToAll, check_binding};
@@ -83,6 +85,11 @@ pub struct Config {
     /// How much may be visible in a scope; may be given more than once (in the environment: separated by commas).
     #[arg(long, env = "PCMCACHE_SERVER_QUOTA", value_name = "SCOPE=SIZE", value_delimiter = ',')]
     pub quota: Vec<Quota>,
+
+    /// Results that nobody used for so long go: days, hours, minutes or seconds, as in 30d; it is counted while the server
+    /// runs [default: they stay until room is needed].
+    #[arg(long, env = "PCMCACHE_SERVER_MAX_AGE", value_name = "TIME")]
+    pub max_age: Option<Span>,
 
     /// How much stays free on the disk, for the index and for whatever else lives there.
     #[arg(long, env = "PCMCACHE_SERVER_KEEP_FREE", value_name = "SIZE", default_value = "1G")]
@@ -218,6 +225,11 @@ impl Config {
         }
     }
 
+    /// How the store is kept.
+    pub fn plan(&self) -> Plan {
+        Plan { max_age: self.max_age.map(|span| span.0) }
+    }
+
     /// What connections may cost.
     pub fn connection_limits(&self) -> connection::Limits {
         let per_address = if self.behind_proxy { 0 } else { self.max_connections_per_address };
@@ -268,6 +280,33 @@ impl FromStr for ByteSize {
         };
         let number: u64 = digits.parse().map_err(|_| BadSize)?;
         number.checked_mul(unit).map(Self).ok_or(BadSize)
+    }
+}
+
+/// A length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// The text is no length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a number with s, m, h or d, as in 30d")]
+pub struct BadSpan;
+
+impl FromStr for Span {
+    type Err = BadSpan;
+
+    fn from_str(text: &str) -> Result<Self, BadSpan> {
+        let end = text.find(|c: char| !c.is_ascii_digit()).ok_or(BadSpan)?;
+        let (digits, unit) = text.split_at_checked(end).ok_or(BadSpan)?;
+        let unit: u64 = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
+            _ => return Err(BadSpan),
+        };
+        let number: u64 = digits.parse().map_err(|_| BadSpan)?;
+        number.checked_mul(unit).map(|seconds| Self(Duration::from_secs(seconds))).ok_or(BadSpan)
     }
 }
 
@@ -336,6 +375,16 @@ mod tests {
         }
         for bad in ["", "M", "-1", "1.5G", "1 G", "1X", "99999999999999999999", "99999999T"] {
             assert_eq!(bad.parse::<ByteSize>(), Err(BadSize), "{bad}");
+        }
+    }
+
+    #[test]
+    fn spans() {
+        for (text, seconds) in [("0s", 0), ("90s", 90), ("5m", 300), ("12h", 43_200), ("30d", 2_592_000)] {
+            assert_eq!(text.parse(), Ok(Span(Duration::from_secs(seconds))), "{text}");
+        }
+        for bad in ["", "30", "d", "-1d", "1.5h", "1 d", "1w", "99999999999999999999d", "999999999999999d"] {
+            assert_eq!(bad.parse::<Span>(), Err(BadSpan), "{bad}");
         }
     }
 

@@ -15,6 +15,7 @@
 mod blobs;
 mod counting;
 mod files;
+mod forget;
 mod index;
 mod leases;
 mod ledger;
@@ -22,6 +23,7 @@ mod migrate;
 mod readers;
 mod results;
 mod tables;
+mod uses;
 mod writer;
 
 use std::io;
@@ -35,6 +37,7 @@ use self::counting::Counting;
 use self::files::Files;
 use self::index::Index;
 use self::ledger::Ledger;
+use self::uses::Age;
 use self::writer::Writer;
 use crate::clock::Clock;
 use crate::memory::MemoryLeases;
@@ -55,6 +58,7 @@ pub struct Embedded {
     ledger: Arc<Ledger>,
     leases: MemoryLeases,
     clock: Arc<dyn Clock>,
+    age: Age,
     _lock: fs_err::File,
 }
 
@@ -104,13 +108,26 @@ impl Embedded {
         let ledger = Arc::new(Ledger::new(bounds, disk));
         let files = Arc::new(Files::open(directory, Arc::clone(&ledger))?);
         let index = Arc::new(Index::open(directory.join("index.redb"), clock.unix_s())?);
+        let wrap = |source| OpenError::Index { path: index.path(), source };
+        let age = Age::restore(&index, Arc::clone(&clock)).map_err(wrap)?;
+        index.commit(|transaction| uses::prepare(transaction, age.now_s())).map_err(wrap)?;
         let scopes = index.view(|transaction| blobs::count_scopes(&transaction.open_table(tables::UPLOADS)?));
-        ledger.count_scopes(scopes.map_err(|source| OpenError::Index { path: index.path(), source })?);
+        ledger.count_scopes(scopes.map_err(wrap)?);
         let writer = Arc::new(Writer::start(Arc::clone(&index), Arc::clone(&ledger))?);
         let leases = MemoryLeases::new(Arc::clone(&clock));
         leases::restore(&index, &leases)?;
         let counting = Counting::start(Arc::clone(&files))?;
-        Ok(Arc::new(Self { _counting: counting, writer, index, files, ledger, leases, clock, _lock: lock }))
+        Ok(Arc::new(Self {
+            _counting: counting,
+            writer,
+            index,
+            files,
+            ledger,
+            leases,
+            clock,
+            age,
+            _lock: lock,
+        }))
     }
 }
 

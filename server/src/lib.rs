@@ -20,9 +20,9 @@ pub mod results;
 pub mod seen;
 pub mod server;
 pub mod space;
-pub mod sweep;
 pub mod tls;
 pub mod trust;
+pub mod upkeep;
 
 pub use config::Config;
 pub use server::{Server, main, serve};

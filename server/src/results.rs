@@ -9,6 +9,7 @@
 //! A store holds what it is given; which results may answer, and who may publish, is not its business.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, Fence, Scope, UnitKey, Writer};
@@ -76,6 +77,44 @@ pub struct SetRow {
     pub actions: Vec<ActionKey>,
 }
 
+/// A use of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// In which scope.
+    pub scope: Scope,
+    /// Of which.
+    pub action: ActionKey,
+    /// How long ago.
+    pub ago: Duration,
+}
+
+/// A result as eviction sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its scope.
+    pub scope: Scope,
+    /// Its key.
+    pub action: ActionKey,
+    /// How long it has not been used, while the store was open.
+    pub idle: Duration,
+    /// What it took to make, in milliseconds.
+    pub cost_ms: u64,
+    /// What its outputs take.
+    pub bytes: u64,
+}
+
+/// How overdue a result is: the largest goes first.
+pub type Overdue = fn(&Standing) -> i64;
+
+/// What removing results did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// How many there were.
+    pub results: u64,
+    /// The blobs that they named; others may name them too.
+    pub named: Vec<Digest>,
+}
+
 /// A set of results. See the module for what every store promises.
 #[async_trait]
 pub trait Results: Send + Sync + fmt::Debug {
@@ -93,9 +132,30 @@ pub trait Results: Send + Sync + fmt::Debug {
     /// [`MAX_NAMING`] are looked at.
     async fn names(&self, scopes: &[Scope], digest: Digest, hidden: &WriterSet) -> Result<bool, Fault>;
 
-    /// Those of the digests that no result of any scope references.
-    async fn unreferenced(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Fault>;
+    /// Each of the digests with the scopes that have a result which names it.
+    async fn named_in(&self, digests: Vec<Digest>) -> Result<Vec<(Digest, Vec<Scope>)>, Fault>;
 
     /// How many results there are, over all scopes.
     async fn count(&self) -> Result<u64, Fault>;
+
+    /// Notes when results were used. A use that lies before a known one says nothing new; one of a result that is not
+    /// there says nothing.
+    async fn used(&self, uses: Vec<Use>) -> Result<(), Fault>;
+
+    /// Those results of the scope, or of all, that nobody used for `idle` and that are not marked to be kept: the
+    /// `at_most` that are most `overdue`, the most overdue first.
+    async fn coldest(
+        &self,
+        scope: Option<&Scope>,
+        at_most: usize,
+        idle: Duration,
+        overdue: Overdue,
+    ) -> Result<Vec<Standing>, Fault>;
+
+    /// Removes the results, their places under their sets, and the sets that no result is left under. One that is not
+    /// there is none that fails.
+    async fn remove(&self, results: Vec<(Scope, ActionKey)>) -> Result<Removed, Fault>;
+
+    /// Marks a result to be kept, or no longer: eviction passes over it. One that is not there yet is kept once it is.
+    async fn keep(&self, scope: &Scope, action: ActionKey, kept: bool) -> Result<(), Fault>;
 }

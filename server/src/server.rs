@@ -23,11 +23,12 @@ use crate::connection::{self, Stop};
 use crate::embedded::Embedded;
 use crate::http::{self, App, Gate};
 use crate::limits::Limiter;
+use crate::log;
 use crate::metrics::Metrics;
 use crate::space::DiskOf;
 use crate::tls::Tls;
 use crate::trust::Trust;
-use crate::{log, sweep};
+use crate::upkeep::{self, Plan};
 
 /// How long threads that write to the disk may go on after all connections are gone.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -141,6 +142,7 @@ pub struct Server {
     behind_proxy: bool,
     tls: Option<Arc<Tls>>,
     data_dir: Option<PathBuf>,
+    plan: Plan,
 }
 
 impl Server {
@@ -173,6 +175,7 @@ impl Server {
             behind_proxy: config.behind_proxy,
             tls,
             data_dir,
+            plan: config.plan(),
         })
     }
 
@@ -192,13 +195,16 @@ impl Server {
                 behind_proxy: self.behind_proxy,
             },
         };
-        let sweeping = tokio::spawn(sweep::run(Arc::clone(&self.cache)));
+        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.cache), self.plan));
         let following = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
         connection::run(listener, self.tls, http::router(app), self.limits, connections, stop, shutdown)
             .await;
         drop(following);
-        sweeping.abort();
+        upkeep.abort();
         // It holds the store open until it is gone.
-        let _ = sweeping.await;
+        let _ = upkeep.await;
+        if let Err(error) = self.cache.flush_uses().await {
+            tracing::warn!(%error, "the last uses of results could not be noted");
+        }
     }
 }

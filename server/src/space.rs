@@ -80,6 +80,8 @@ pub struct Usage {
     pub blob_bytes: u64,
     /// What uploads on their way have reserved.
     pub reserved_bytes: u64,
+    /// What of it the disk has not given yet.
+    pub unallocated_bytes: u64,
     /// What was moved aside, being damaged.
     pub damaged_bytes: u64,
     /// What was removed while downloads had it open: the disk gives it back when they end.
@@ -98,6 +100,19 @@ impl Usage {
     /// What counts against [`Usage::max_size`].
     pub fn total(&self) -> u64 {
         self.blob_bytes + self.reserved_bytes + self.damaged_bytes
+    }
+
+    /// How much more fits under the bound.
+    pub fn room(&self, bound: &Bound) -> u64 {
+        let (limit, taken) = match bound {
+            Bound::Size => (self.max_size, self.total()),
+            Bound::Quota(scope) => {
+                let of = self.scopes.get(scope).copied().unwrap_or_default();
+                (of.quota, of.bytes + of.reserved_bytes)
+            }
+            Bound::Disk => (self.disk_free, self.keep_free.saturating_add(self.unallocated_bytes)),
+        };
+        limit.map_or(u64::MAX, |limit| limit.saturating_sub(taken))
     }
 }
 

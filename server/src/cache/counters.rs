@@ -102,4 +102,10 @@ counters! {
     damaged_blobs,
     /// Blobs that no result needed and that were removed.
     swept_blobs,
+    /// Results removed to make room, or because nobody used them.
+    evicted_results,
+    /// Bytes that removing results freed.
+    evicted_bytes,
+    /// Results removed because nobody used them for so long.
+    aged_results,
 }

@@ -132,7 +132,7 @@ impl Cache {
         let claimed = ActionKey::from_bytes(*request.claim.as_bytes());
         let known = request.known.iter().filter_map(|known| known.action).filter(|key| *key != claimed);
         for key in known.chain([claimed]) {
-            if let Some(found) = self.keyed(view, key).await? {
+            if let Some(found) = self.hit_of(view, key).await? {
                 return Ok(Some(AcquireLine::Hit(found)));
             }
         }

@@ -25,7 +25,7 @@ impl Cache {
         view: &View,
         key: ActionKey,
     ) -> Result<Option<KeyedResult>, CacheError> {
-        let found = self.keyed(view, key).await?;
+        let found = self.hit_of(view, key).await?;
         match &found {
             Some(found) => {
                 self.counters.hit(found.result.cost);
@@ -52,7 +52,7 @@ impl Cache {
         let mut room = Room::default();
         let mut answer = LookupAnswer::default();
         for key in &request.actions {
-            answer.results.extend(self.keyed(view, *key).await?.filter(|found| room.takes_result(found)));
+            answer.results.extend(self.hit_of(view, *key).await?.filter(|found| room.takes_result(found)));
         }
         for unit in &request.units {
             let rows = self.learnt(view, Some(*unit)).await?.merged();
@@ -87,6 +87,19 @@ impl Cache {
             }
         }
         Ok(None)
+    }
+
+    /// The result of a key if there is one that answers, which is a use of it.
+    pub(super) async fn hit_of(
+        self: &Arc<Self>,
+        view: &View,
+        action: ActionKey,
+    ) -> Result<Option<KeyedResult>, CacheError> {
+        let found = self.keyed(view, action).await?;
+        if let Some(found) = &found {
+            self.uses.used(&found.scope, action);
+        }
+        Ok(found)
     }
 
     /// The result of a key if there is one that answers, with its small blobs.
@@ -135,8 +148,12 @@ impl Cache {
                 break;
             }
             let mut results = Vec::new();
-            for action in actions {
-                results.extend(self.keyed(view, action).await?.filter(|found| room.takes_result(found)));
+            for (rank, action) in actions.into_iter().enumerate() {
+                if let Some(found) = self.keyed(view, action).await?.filter(|found| room.takes_result(found))
+                {
+                    self.uses.offered(&found.scope, action, rank);
+                    results.push(found);
+                }
             }
             sets.push(OfferedSet { set, text, results });
         }

@@ -56,6 +56,11 @@ impl Pins {
         }
     }
 
+    /// Whether just now everything counts as pinned.
+    pub(crate) async fn pin_everything(&self) -> bool {
+        self.state.lock().await.everything > self.clock.now()
+    }
+
     /// Those of the candidates that may go, as long as the answer is held.
     pub(crate) async fn unpinned(&self, mut candidates: Vec<Digest>) -> Unpinned<'_> {
         let mut state = self.state.lock().await;

@@ -211,10 +211,24 @@ impl Walk {
                 Ok(())
             }
             None if unchanged => Ok(()),
+            // It may only have lost its name, or got another: that leaves its bytes as they were.
+            None if self.hash().await? == self.digest => Ok(()),
             Some(_) | None => {
                 self.cache.condemn(self.digest, version).await?;
                 Err(CacheError::Damaged(self.digest))
             }
+        }
+    }
+
+    /// The digest of all the bytes of the open copy.
+    async fn hash(&self) -> Result<Digest, CacheError> {
+        let mut hash = Hashing::new(io::sink());
+        loop {
+            let bytes = self.opened.read(hash.size(), CHUNK).await?;
+            if bytes.is_empty() {
+                return Ok(hash.finish().1);
+            }
+            hash.write_all(&bytes).map_err(|error| CacheError::io("hash a blob", error))?;
         }
     }
 }

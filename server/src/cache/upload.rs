@@ -1,13 +1,17 @@
 //! Uploads: nothing is visible before the last byte arrived, the hash matched, and all of it is durable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pcmcache_shared::{Digest, Scope, failpoint};
 
-use super::{Cache, CacheError};
+use super::{Cache, CacheError, Wanted, make_room};
 use crate::blobs::{Put, Stage, Staging};
 use crate::trust::Writing;
+
+/// How long an upload waits for room.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An upload on its way. Dropped before its finish, nothing of it is left.
 #[derive(Debug)]
@@ -48,13 +52,27 @@ impl Cache {
 }
 
 impl Cache {
-    /// A place for `length` bytes, for which there is room.
-    pub(super) async fn stage(&self, scope: &Scope, length: u64) -> Result<Box<dyn Stage>, CacheError> {
-        match self.rooms.blobs.stage(scope, length).await? {
-            Staging::Open(stage) => Ok(stage),
-            Staging::Short(shortage) => {
+    /// A place for `length` bytes, for which there is room; if there is none, eviction may make some within [`PATIENCE`].
+    pub(super) async fn stage(
+        self: &Arc<Self>,
+        scope: &Scope,
+        length: u64,
+    ) -> Result<Box<dyn Stage>, CacheError> {
+        let deadline = self.rooms.clock.now() + PATIENCE;
+        loop {
+            let shortage = match self.rooms.blobs.stage(scope, length).await? {
+                Staging::Open(stage) => return Ok(stage),
+                Staging::Short(shortage) => shortage,
+            };
+            let wanted = Wanted { bound: shortage.bound.clone(), bytes: length };
+            let made = tokio::select! {
+                biased;
+                () = self.rooms.clock.sleep_until(deadline) => false,
+                made = make_room(self, wanted) => made?,
+            };
+            if !made {
                 self.counters.store_full.one();
-                Err(CacheError::NoRoom { length, shortage })
+                return Err(CacheError::NoRoom { length, shortage });
             }
         }
     }

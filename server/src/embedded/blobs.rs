@@ -106,12 +106,15 @@ impl Blobs for Embedded {
     }
 
     /// Rows first: a kill in between leaves files that nobody can see, and never a row without its bytes.
-    async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault> {
+    async fn retain(&self, blobs: Vec<(Digest, Vec<Scope>)>) -> Result<Freed, Fault> {
         const OPERATION: &str = "remove blobs";
-        let (rows, ledger) = (digests.to_vec(), Arc::clone(&self.ledger));
-        self.writer.write(OPERATION, move |transaction| forget(transaction, &rows, &ledger)).await?;
-        let (files, digests) = (Arc::clone(&self.files), digests.to_vec());
-        let removed = move || files.remove(&digests).map_err(|e| Fault::io(OPERATION, e));
+        let nowhere: Vec<Digest> =
+            blobs.iter().filter(|(_, scopes)| scopes.is_empty()).map(|(digest, _)| *digest).collect();
+        let ledger = Arc::clone(&self.ledger);
+        self.writer.write(OPERATION, move |transaction| forget(transaction, &blobs, &ledger)).await?;
+        failpoint!("remove.hidden");
+        let files = Arc::clone(&self.files);
+        let removed = move || files.remove(&nowhere).map_err(|e| Fault::io(OPERATION, e));
         let Content { files, bytes } = blocking(OPERATION, removed).await?;
         Ok(Freed { files, bytes })
     }
@@ -176,11 +179,25 @@ fn promised(index: &Index, digest: Digest, operation: &'static str) -> Result<Op
     row.map_err(|error| fault(operation, &error))
 }
 
-fn forget(transaction: &WriteTransaction, digests: &[Digest], ledger: &Ledger) -> Result<(), redb::Error> {
+/// Forgets who put each blob but in these scopes.
+fn forget(
+    transaction: &WriteTransaction,
+    blobs: &[(Digest, Vec<Scope>)],
+    ledger: &Ledger,
+) -> Result<(), redb::Error> {
     let mut uploads = transaction.open_table(UPLOADS)?;
-    for digest in digests {
+    for (digest, kept) in blobs {
+        // A result may stand on what was put in another scope that it could read: its size must stay known.
+        let mut put_in_kept = false;
+        for scope in kept {
+            put_in_kept |= uploads.range(uploads_in(digest, scope.as_str()))?.next().is_some();
+        }
+        if !kept.is_empty() && !put_in_kept {
+            continue;
+        }
         let mut last: Option<Scope> = None;
-        for row in uploads.extract_from_if(all_uploads(digest), |_, _| true)? {
+        let is_forgotten = |scope: &str| !kept.iter().any(|kept| kept.as_str() == scope);
+        for row in uploads.extract_from_if(all_uploads(digest), |key, _| is_forgotten(key.1))? {
             let (key, size) = row?;
             let Ok(scope) = key.value().1.parse::<Scope>() else { continue };
             // However many put it there, it counts once in its scope.

@@ -1,5 +1,6 @@
 //! The files of the blobs: stages, places, and what was moved aside. Whatever comes or goes here is in the ledger.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -121,14 +122,11 @@ impl Files {
         Ok(true)
     }
 
+    /// The blobs of a shard, which is counted anew: what was changed by hand is seen then.
     pub(super) fn list(&self, shard: u8) -> io::Result<Vec<Digest>> {
-        let mut digests = Vec::new();
-        for entry in fs_err::read_dir(self.blobs.join(format!("{shard:02x}")))? {
-            if let Some(digest) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
-                digests.push(digest);
-            }
-        }
-        Ok(digests)
+        let _counting = self.lock(shard.into());
+        let names = self.count_locked(shard.into())?;
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
 
     /// Removes the copies that are there, and says what they took.
@@ -166,23 +164,26 @@ impl Files {
     /// Counts what a place holds.
     pub(super) fn count(&self, place: usize) -> io::Result<()> {
         let _counting = self.lock(place);
-        self.count_locked(place)
+        self.count_locked(place).map(drop)
     }
 
-    fn count_locked(&self, place: usize) -> io::Result<()> {
+    /// The names of what a place holds. Its lock is held.
+    fn count_locked(&self, place: usize) -> io::Result<Vec<OsString>> {
         let directory = match place {
             DAMAGED => self.damaged.clone(),
             shard => self.blobs.join(format!("{shard:02x}")),
         };
-        let mut content = Content::default();
+        let (mut names, mut content) = (Vec::new(), Content::default());
         for entry in fs_err::read_dir(directory)? {
+            let entry = entry?;
             // What was removed by hand meanwhile is not there.
-            if let Some(metadata) = none_if_missing(entry?.metadata())? {
+            if let Some(metadata) = none_if_missing(entry.metadata())? {
                 content.add(Content { files: 1, bytes: metadata.len() });
+                names.push(entry.file_name());
             }
         }
         self.ledger.count(place, content);
-        Ok(())
+        Ok(names)
     }
 
     /// The bytes of what is unlinked and still open.

@@ -211,6 +211,7 @@ impl Ledger {
             blobs: shards.iter().map(|place| content(place).files).sum(),
             blob_bytes: shards.iter().map(|place| content(place).bytes).sum(),
             reserved_bytes: state.reserved,
+            unallocated_bytes: state.unallocated,
             damaged_bytes: damaged.iter().map(|place| content(place).bytes).sum(),
             unlinked_open_bytes,
             max_size: self.bounds.max_size,

@@ -1,18 +1,25 @@
 //! Results as rows.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
 use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey};
-use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::Embedded;
+use super::forget::forget;
+use super::index::corrupted;
 use super::leases::remove_row;
 use super::tables::{
-    AFTER_SCOPES, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names, naming, read_writers,
+    AFTER_SCOPES, Name, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names, naming, read_writers,
     spell_writers,
 };
+use super::uses::{self, KEPT, Search};
 use crate::fault::Fault;
-use crate::results::{Creation, MAX_NAMING, Publication, Results, SetRow, StoredResult};
+use crate::results::{
+    Creation, MAX_NAMING, Overdue, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
+};
 use crate::trust::WriterSet;
 
 #[async_trait]
@@ -28,9 +35,9 @@ impl Results for Embedded {
     }
 
     async fn create(&self, scope: &Scope, publication: Publication) -> Result<Creation, Fault> {
-        let scope = scope.clone();
+        let (scope, now_s) = (scope.clone(), self.age.now_s());
         self.writer
-            .write("store a result", move |transaction| create(transaction, &scope, &publication))
+            .write("store a result", move |transaction| create(transaction, &scope, &publication, now_s))
             .await
     }
 
@@ -68,24 +75,68 @@ impl Results for Embedded {
         read.await
     }
 
-    async fn unreferenced(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Fault> {
+    async fn named_in(&self, digests: Vec<Digest>) -> Result<Vec<(Digest, Vec<Scope>)>, Fault> {
         let read = self.index.read("read references", move |transaction| {
             let references = transaction.open_table(REFERENCES)?;
-            let mut unreferenced = Vec::new();
-            for digest in digests {
-                let first = (digest.as_bytes(), "", &[0; 32]);
-                let end = (digest.as_bytes(), AFTER_SCOPES, &[0; 32]);
-                if references.range(first..end)?.next().transpose()?.is_none() {
-                    unreferenced.push(digest);
-                }
-            }
-            Ok(unreferenced)
+            digests.into_iter().map(|digest| Ok((digest, scopes_naming(&references, digest)?))).collect()
         });
         read.await
     }
 
     async fn count(&self) -> Result<u64, Fault> {
         self.index.read("count the results", |transaction| Ok(transaction.open_table(RESULTS)?.len()?)).await
+    }
+
+    async fn used(&self, uses: Vec<Use>) -> Result<(), Fault> {
+        let now_s = self.age.now_s();
+        self.writer.write("note uses", move |transaction| uses::note(transaction, &uses, now_s)).await
+    }
+
+    async fn coldest(
+        &self,
+        scope: Option<&Scope>,
+        at_most: usize,
+        idle: Duration,
+        overdue: Overdue,
+    ) -> Result<Vec<Standing>, Fault> {
+        let (search, now_s) = (Search { scope: scope.cloned(), at_most, idle, overdue }, self.age.now_s());
+        let read = move |transaction: &ReadTransaction| uses::coldest(transaction, &search, now_s);
+        self.index.read("look for what is used least", read).await
+    }
+
+    async fn remove(&self, results: Vec<(Scope, ActionKey)>) -> Result<Removed, Fault> {
+        self.writer.write("remove results", move |transaction| forget(transaction, &results)).await
+    }
+
+    async fn keep(&self, scope: &Scope, action: ActionKey, kept: bool) -> Result<(), Fault> {
+        let scope = scope.clone();
+        let mark = move |transaction: &WriteTransaction| {
+            let mut marks = transaction.open_table(KEPT)?;
+            let key = (scope.as_str(), action.as_bytes());
+            match kept {
+                true => drop(marks.insert(key, ())?),
+                false => drop(marks.remove(key)?),
+            }
+            Ok(())
+        };
+        self.writer.write("mark a result", mark).await
+    }
+}
+
+/// The scopes with a result that names the blob: one step into the table for each.
+fn scopes_naming(
+    references: &impl ReadableTable<(Name, &'static str, Name), &'static str>,
+    digest: Digest,
+) -> Result<Vec<Scope>, redb::Error> {
+    let (mut scopes, mut after) = (Vec::<Scope>::new(), String::new());
+    loop {
+        let from = (digest.as_bytes(), after.as_str(), &[0; 32]);
+        let end = (digest.as_bytes(), AFTER_SCOPES, &[0; 32]);
+        let Some(row) = references.range(from..end)?.next().transpose()? else { return Ok(scopes) };
+        let scope = row.0.value().1;
+        // The least text that is more than it.
+        after = format!("{scope}\0");
+        scopes.push(scope.parse().map_err(|_| corrupted("a reference of no scope"))?);
     }
 }
 
@@ -94,6 +145,7 @@ fn create(
     transaction: &WriteTransaction,
     scope: &Scope,
     publication: &Publication,
+    now_s: u64,
 ) -> Result<Creation, redb::Error> {
     let Publication { action, stored, instead_of, ends } = publication;
     let before: Option<StoredResult> = {
@@ -113,6 +165,7 @@ fn create(
         .insert((scope.as_str(), action.as_bytes()), encode(stored)?.as_slice())?;
     reference(transaction, scope, *action, stored)?;
     learn(transaction, scope, *action, stored)?;
+    uses::begin(transaction, scope, *action, stored, now_s)?;
     if let Some((claim, fence)) = ends {
         remove_row(transaction, scope, *claim, *fence)?;
     }
@@ -133,7 +186,7 @@ fn reference(
     Ok(())
 }
 
-fn dereference(
+pub(super) fn dereference(
     transaction: &WriteTransaction,
     scope: &Scope,
     action: ActionKey,

@@ -2,7 +2,7 @@
 //!
 //! Everything that a scope owns has the scope in its key, so that no query can forget it.
 
-use pcmcache_shared::{Claim, Digest, Fence, Secret, Writer};
+use pcmcache_shared::{Claim, Digest, Fence, Scope, Secret, Writer};
 use redb::TableDefinition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,11 @@ pub(super) fn naming<'a>(
     scope: &'a str,
 ) -> Range<(&'a [u8; 32], &'a str, &'static [u8; 32])> {
     (digest.as_bytes(), scope, &[0; 32])..(digest.as_bytes(), scope, &[0xff; 32])
+}
+
+/// The keys of a scope's rows, where a name follows the scope.
+pub(super) fn of_scope(scope: &Scope) -> std::ops::RangeInclusive<(&str, &[u8; 32])> {
+    (scope.as_str(), &[0; 32])..=(scope.as_str(), &[u8::MAX; 32])
 }
 
 /// The writers in a row: no name has a space in it.

@@ -92,17 +92,24 @@ impl Blobs for MemoryBlobs {
         Ok(self.state().copies.keys().filter(first).copied().collect())
     }
 
-    async fn remove(&self, digests: &[Digest]) -> Result<Freed, Fault> {
+    async fn retain(&self, blobs: Vec<(Digest, Vec<Scope>)>) -> Result<Freed, Fault> {
         let mut state = self.state();
         let mut freed = Freed::default();
-        for digest in digests {
-            if let Some(copy) = state.copies.remove(digest) {
-                freed.files += 1;
-                freed.bytes += copy.bytes.len() as u64;
+        for (blob, scopes) in blobs {
+            let is_kept =
+                |(scope, _, digest): &(Scope, Writer, Digest)| *digest != blob || scopes.contains(scope);
+            let put_in_kept =
+                state.puts.iter().any(|(scope, _, digest)| *digest == blob && scopes.contains(scope));
+            if scopes.is_empty() || put_in_kept {
+                state.puts.retain(is_kept);
+            }
+            if scopes.is_empty() {
+                state.promised.remove(&blob);
+                if let Some(copy) = state.copies.remove(&blob) {
+                    freed += Freed { files: 1, bytes: copy.bytes.len() as u64 };
+                }
             }
         }
-        state.promised.retain(|digest, _| !digests.contains(digest));
-        state.puts.retain(|(_, _, digest)| !digests.contains(digest));
         Ok(freed)
     }
 }

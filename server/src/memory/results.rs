@@ -1,19 +1,25 @@
 //! Results in memory.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
 use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey};
 
+use crate::clock::{Clock, Moment};
 use crate::fault::Fault;
-use crate::results::{Creation, MAX_NAMING, Publication, Results, SetRow, StoredResult};
+use crate::results::{
+    Creation, MAX_NAMING, Overdue, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
+};
 use crate::trust::WriterSet;
 
 /// Results in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryResults {
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
 
@@ -21,9 +27,17 @@ pub struct MemoryResults {
 struct State {
     results: HashMap<(Scope, ActionKey), StoredResult>,
     sets: HashMap<(Scope, UnitKey), Vec<SetRow>>,
+    /// When each was used: so long before that moment.
+    used: HashMap<(Scope, ActionKey), (Moment, Duration)>,
+    kept: HashSet<(Scope, ActionKey)>,
 }
 
 impl MemoryResults {
+    /// None yet; the clock says how long one was not used.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,6 +68,7 @@ impl Results for MemoryResults {
             row.actions.insert(0, action);
             row.actions.truncate(MAX_RESULTS_PER_SET);
         }
+        state.used.insert((scope.clone(), action), (self.clock.now(), Duration::ZERO));
         state.results.insert((scope.clone(), action), stored);
         Ok(Creation::Created)
     }
@@ -73,15 +88,90 @@ impl Results for MemoryResults {
         Ok(scopes.iter().any(naming))
     }
 
-    async fn unreferenced(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Fault> {
+    async fn named_in(&self, digests: Vec<Digest>) -> Result<Vec<(Digest, Vec<Scope>)>, Fault> {
         let state = self.state();
-        let referenced = |digest: &Digest| {
-            state.results.iter().any(|((_, key), stored)| stored.references(*key).any(|r| r == *digest))
+        let scopes = |digest| {
+            let names = |(_, key): &(Scope, ActionKey), stored: &StoredResult| {
+                stored.references(*key).any(|named| named == digest)
+            };
+            let scopes = state.results.iter().filter(|(key, stored)| names(key, stored));
+            scopes.map(|((scope, _), _)| scope.clone()).collect::<BTreeSet<_>>()
         };
-        Ok(digests.into_iter().filter(|digest| !referenced(digest)).collect())
+        Ok(digests.into_iter().map(|digest| (digest, scopes(digest).into_iter().collect())).collect())
     }
 
     async fn count(&self) -> Result<u64, Fault> {
         Ok(self.state().results.len() as u64)
+    }
+
+    async fn used(&self, uses: Vec<Use>) -> Result<(), Fault> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        for Use { scope, action, ago } in uses {
+            if let Some((noted, before)) = state.used.get_mut(&(scope, action))
+                && now.since(*noted).saturating_add(*before) > ago
+            {
+                (*noted, *before) = (now, ago);
+            }
+        }
+        Ok(())
+    }
+
+    async fn coldest(
+        &self,
+        scope: Option<&Scope>,
+        at_most: usize,
+        idle: Duration,
+        overdue: Overdue,
+    ) -> Result<Vec<Standing>, Fault> {
+        let now = self.clock.now();
+        let state = self.state();
+        let of_scope = |key: &&(Scope, ActionKey)| scope.is_none_or(|scope| *scope == key.0);
+        let standing = |key: &(Scope, ActionKey)| {
+            let ((noted, before), stored) = (state.used.get(key)?, state.results.get(key)?);
+            Some(Standing {
+                scope: key.0.clone(),
+                action: key.1,
+                idle: now.since(*noted).saturating_add(*before),
+                cost_ms: stored.result.cost.wall_ms,
+                bytes: stored.result.outputs.iter().map(|output| output.size).sum(),
+            })
+        };
+        let mut all: Vec<Standing> = state
+            .results
+            .keys()
+            .filter(of_scope)
+            .filter(|key| !state.kept.contains(*key))
+            .filter_map(standing)
+            .filter(|standing| standing.idle >= idle)
+            .collect();
+        all.sort_by_key(|standing| Reverse(overdue(standing)));
+        all.truncate(at_most);
+        Ok(all)
+    }
+
+    async fn remove(&self, results: Vec<(Scope, ActionKey)>) -> Result<Removed, Fault> {
+        let mut state = self.state();
+        let mut removed = Removed::default();
+        for key in results {
+            let Some(stored) = state.results.remove(&key) else { continue };
+            state.used.remove(&key);
+            removed.results += 1;
+            removed.named.extend(stored.references(key.1));
+            if let Some(rows) = state.sets.get_mut(&(key.0, stored.unit)) {
+                rows.iter_mut().for_each(|row| row.actions.retain(|action| *action != key.1));
+                rows.retain(|row| !row.actions.is_empty());
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn keep(&self, scope: &Scope, action: ActionKey, kept: bool) -> Result<(), Fault> {
+        let mut state = self.state();
+        match kept {
+            true => state.kept.insert((scope.clone(), action)),
+            false => state.kept.remove(&(scope.clone(), action)),
+        };
+        Ok(())
     }
 }

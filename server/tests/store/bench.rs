@@ -89,10 +89,14 @@ pub(crate) fn writing() -> Writing {
     view().writing().unwrap()
 }
 
-/// The right to write another scope.
+/// What the writer of a scope sees.
+pub(crate) fn view_of(scope: &Scope) -> View {
+    Principal { writes: Some(scope.clone()), ..Principal::anyone() }.view(scope).unwrap()
+}
+
+/// The right to write a scope.
 pub(crate) fn writing_in(scope: &Scope) -> Writing {
-    let principal = Principal { writes: Some(scope.clone()), ..Principal::anyone() };
-    principal.view(scope).unwrap().writing().unwrap()
+    view_of(scope).writing().unwrap()
 }
 
 impl Bench {
@@ -109,7 +113,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let rooms = Rooms {
             blobs: Arc::new(MemoryBlobs::default()),
-            results: Arc::new(MemoryResults::default()),
+            results: Arc::new(MemoryResults::new(clock.clone())),
             leases: over(MemoryLeases::new(clock.clone())),
             clock: clock.clone(),
             entropy: Arc::new(CountedEntropy::default()),

@@ -1,6 +1,7 @@
 //! The rules of the cache.
 
 mod damage;
+mod evict;
 mod kill;
 mod leases;
 mod migrate;

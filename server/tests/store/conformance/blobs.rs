@@ -29,6 +29,7 @@ super::every_back_end! {
     what_is_open_stays_readable,
     only_the_condemned_copy_goes,
     what_is_removed_is_gone_and_can_come_back,
+    what_a_scope_does_not_need_leaves_it_and_stays_in_others,
     blobs_are_listed_by_their_first_byte,
     many_puts_of_one_blob_at_once,
     the_empty_blob_is_a_blob,
@@ -111,7 +112,7 @@ async fn who_put_a_blob_is_kept_with_it(store: Store) {
         assert!(was_put(scope, name).await);
         assert_eq!(seal(&store, b"bytes").await.commit(scope, &writer(name)).await.unwrap(), Put::Existed);
     }
-    store.remove(&[digest]).await.unwrap();
+    store.retain(vec![(digest, Vec::new())]).await.unwrap();
     assert!(!was_put(&main_scope(), "a").await && !was_put(&other, "a").await);
 }
 
@@ -131,7 +132,7 @@ async fn what_is_open_stays_readable(store: Store) {
     let (digest, _) = put(&store, b"bytes").await;
     let opened = open(&store, digest).await.unwrap();
     put(&store, b"bytes").await;
-    store.remove(&[digest]).await.unwrap();
+    store.retain(vec![(digest, Vec::new())]).await.unwrap();
     assert_eq!(opened.read(0, 100).await.unwrap(), b"bytes"[..]);
 }
 
@@ -150,11 +151,25 @@ async fn only_the_condemned_copy_goes(store: Store) {
 
 async fn what_is_removed_is_gone_and_can_come_back(store: Store) {
     let (digest, _) = put(&store, b"bytes").await;
-    let freed = store.remove(&[digest, Digest::of("never there")]).await.unwrap();
-    assert_eq!(freed, Freed { files: 1, bytes: 5 });
+    let nowhere = [digest, Digest::of("never there")].map(|digest| (digest, Vec::new()));
+    assert_eq!(store.retain(nowhere.into()).await.unwrap(), Freed { files: 1, bytes: 5 });
     assert_eq!(store.stat(digest).await.unwrap(), None);
     assert_eq!(put(&store, b"bytes").await, (digest, Put::Stored));
     assert!(open(&store, digest).await.is_some());
+}
+
+async fn what_a_scope_does_not_need_leaves_it_and_stays_in_others(store: Store) {
+    let other: Scope = "other".parse().unwrap();
+    let (digest, _) = put(&store, b"bytes").await;
+    seal(&store, b"bytes").await.commit(&other, &writer("a")).await.unwrap();
+    assert_eq!(store.retain(vec![(digest, vec![other.clone()])]).await.unwrap(), Freed::default());
+    assert!(!store.was_put(&main_scope(), &writer("a"), digest).await.unwrap());
+    assert!(store.was_put(&other, &writer("a"), digest).await.unwrap());
+    // What only a scope stands on that nobody put there stays as well.
+    let third: Scope = "third".parse().unwrap();
+    assert_eq!(store.retain(vec![(digest, vec![third])]).await.unwrap(), Freed::default());
+    assert!(store.open(digest).await.unwrap().is_some());
+    assert_eq!(store.list(digest.as_bytes()[0]).await.unwrap(), [digest]);
 }
 
 async fn blobs_are_listed_by_their_first_byte(store: Store) {

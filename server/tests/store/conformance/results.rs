@@ -2,23 +2,39 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use pcmcache_server::clock::SystemClock;
+use pcmcache_server::clock::ManualClock;
 use pcmcache_server::embedded::Embedded;
 use pcmcache_server::memory::MemoryResults;
-use pcmcache_server::results::{Creation, Publication, Results, StoredResult};
+use pcmcache_server::results::{
+    Creation, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
+};
 use pcmcache_server::trust::WriterSet;
 use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
 use pcmcache_shared::{ActionKey, ActionResult, Cost, Digest, Output, Role, Scope, UnitKey, Writer};
 
-type Store = Arc<dyn Results>;
+struct Store {
+    results: Arc<dyn Results>,
+    clock: Arc<ManualClock>,
+}
+
+impl std::ops::Deref for Store {
+    type Target = Arc<dyn Results>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.results
+    }
+}
 
 fn memory() -> Store {
-    Arc::new(MemoryResults::default())
+    let clock = Arc::new(ManualClock::default());
+    Store { results: Arc::new(MemoryResults::new(clock.clone())), clock }
 }
 
 fn embedded(directory: &Path) -> Store {
-    Embedded::open(directory, Arc::new(SystemClock::new())).unwrap()
+    let clock = Arc::new(ManualClock::default());
+    Store { results: Embedded::open(directory, clock.clone()).unwrap(), clock }
 }
 
 super::every_back_end! {
@@ -30,6 +46,8 @@ super::every_back_end! {
     scopes_know_nothing_of_each_other,
     what_a_result_stands_on_is_referenced,
     a_result_names_its_blobs_in_its_scope_unless_it_is_hidden,
+    what_was_not_used_for_longest_is_coldest,
+    what_is_removed_leaves_nothing_and_can_come_back,
 }
 
 fn publication(key: &str, set: &str, bytes: &str) -> Publication {
@@ -60,8 +78,10 @@ async fn a_result_is_created_once(store: Store) {
 
 async fn of_racing_creates_one_wins_and_all_learn_which(store: Store) {
     let racers = (0..30).map(|n| {
-        let (store, mine) = (Arc::clone(&store), publication("key", "set", &n.to_string()));
-        tokio::spawn(async move { (create(&store, &mine).await, mine.stored) })
+        let (store, mine) = (Arc::clone(&store.results), publication("key", "set", &n.to_string()));
+        tokio::spawn(
+            async move { (store.create(&Scope::default(), mine.clone()).await.unwrap(), mine.stored) },
+        )
     });
     let outcomes: Vec<_> = futures::future::join_all(racers).await.into_iter().map(Result::unwrap).collect();
     let winner = store.get(&Scope::default(), ActionKey::of("key")).await.unwrap().unwrap();
@@ -84,8 +104,8 @@ async fn a_lost_result_is_replaced_by_name_only(store: Store) {
     let right = Publication { instead_of: Some(first.stored.clone()), ..wrong };
     assert_eq!(create(&store, &right).await, Creation::Created);
     assert_eq!(create(&store, &right).await, Creation::Exists(Box::new(right.stored.clone())));
-    let digests = vec![Digest::of("first"), Digest::of("second")];
-    assert_eq!(store.unreferenced(digests).await.unwrap(), [Digest::of("first")]);
+    let named = store.named_in(vec![Digest::of("first"), Digest::of("second")]).await.unwrap();
+    assert_eq!(named, [(Digest::of("first"), vec![]), (Digest::of("second"), vec![Scope::default()])]);
 }
 
 async fn sets_are_newest_learnt_first_and_bounded(store: Store) {
@@ -126,8 +146,80 @@ async fn scopes_know_nothing_of_each_other(store: Store) {
 async fn what_a_result_stands_on_is_referenced(store: Store) {
     let result = publication("key", "set", "bytes");
     create(&store, &result).await;
-    let all = vec![Digest::of("bytes"), Digest::of("set"), result.action.recipe(), Digest::of("free")];
-    assert_eq!(store.unreferenced(all).await.unwrap(), [Digest::of("free")]);
+    let other: Scope = "other".parse().unwrap();
+    for n in 0..3 {
+        store.create(&other, publication(&format!("other {n}"), "set", "bytes")).await.unwrap();
+    }
+    let named = [Digest::of("bytes"), Digest::of("set"), result.action.recipe(), Digest::of("free")];
+    let both = vec![Scope::default(), other];
+    let expected = named.into_iter().zip([both.clone(), both.clone(), vec![Scope::default()], vec![]]);
+    assert_eq!(store.named_in(named.into()).await.unwrap(), expected.collect::<Vec<_>>());
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// The keys of what is coldest, by idle time alone.
+async fn coldest(store: &Store, scope: Option<&Scope>, at_most: usize, idle: Duration) -> Vec<String> {
+    let by_idle = |standing: &Standing| standing.idle.as_secs() as i64;
+    let coldest = store.coldest(scope, at_most, idle, by_idle).await.unwrap();
+    assert!(coldest.iter().all(|standing| (standing.cost_ms, standing.bytes) == (5, 1)), "{coldest:?}");
+    coldest.iter().map(|standing| format!("{} {}", standing.scope, hours(standing.idle))).collect()
+}
+
+fn hours(idle: Duration) -> u64 {
+    idle.as_secs() / HOUR.as_secs()
+}
+
+async fn what_was_not_used_for_longest_is_coldest(store: Store) {
+    let other: Scope = "other".parse().unwrap();
+    for (scope, key) in [(Scope::default(), "a"), (other.clone(), "b"), (Scope::default(), "c")] {
+        store.create(&scope, publication(key, "set", "x")).await.unwrap();
+        store.clock.advance(HOUR);
+    }
+    assert_eq!(coldest(&store, None, 9, Duration::ZERO).await, ["main 3", "other 2", "main 1"]);
+    assert_eq!(coldest(&store, None, 2, Duration::ZERO).await, ["main 3", "other 2"]);
+    assert_eq!(coldest(&store, Some(&Scope::default()), 9, Duration::ZERO).await, ["main 3", "main 1"]);
+    assert_eq!(coldest(&store, Some(&other), 9, 2 * HOUR).await, ["other 2"]);
+    assert_eq!(coldest(&store, None, 9, 4 * HOUR).await, [""; 0]);
+    let used = |key: &str, ago| Use { scope: Scope::default(), action: ActionKey::of(key), ago };
+    store.used(vec![used("a", HOUR / 2), used("c", 9 * HOUR), used("never there", HOUR)]).await.unwrap();
+    assert_eq!(coldest(&store, None, 9, Duration::ZERO).await, ["other 2", "main 1", "main 0"]);
+    store.keep(&other, ActionKey::of("b"), true).await.unwrap();
+    assert_eq!(coldest(&store, None, 9, Duration::ZERO).await, ["main 1", "main 0"]);
+    store.keep(&other, ActionKey::of("b"), false).await.unwrap();
+    assert_eq!(coldest(&store, None, 1, Duration::ZERO).await, ["other 2"]);
+}
+
+async fn what_is_removed_leaves_nothing_and_can_come_back(store: Store) {
+    let (first, second) = (publication("first", "set", "x"), publication("second", "set", "y"));
+    let lone = publication("lone", "other set", "z");
+    for publication in [&first, &second, &lone] {
+        create(&store, publication).await;
+    }
+    let main = Scope::default();
+    let remove = async |publication: &Publication| {
+        store.remove(vec![(main.clone(), publication.action)]).await.unwrap()
+    };
+    let removed = remove(&first).await;
+    assert_eq!(removed.results, 1);
+    assert_eq!(removed.named, [Digest::of("x"), first.action.recipe(), Digest::of("set")]);
+    assert_eq!(remove(&first).await, Removed::default());
+    assert_eq!(store.get(&main, first.action).await.unwrap(), None);
+    let rows = async || store.sets(&main, UnitKey::of("unit")).await.unwrap();
+    let row = |set: &str, of: &Publication| SetRow { set: Digest::of(set), actions: vec![of.action] };
+    assert_eq!(rows().await, [row("other set", &lone), row("set", &second)]);
+    remove(&second).await;
+    assert_eq!(rows().await, [row("other set", &lone)]);
+    remove(&lone).await;
+    assert_eq!(rows().await, []);
+    let named = [Digest::of("x"), Digest::of("set"), first.action.recipe()];
+    for (_, scopes) in store.named_in(named.into()).await.unwrap() {
+        assert_eq!(scopes, []);
+    }
+    assert_eq!(store.count().await.unwrap(), 0);
+    assert_eq!(coldest(&store, None, 9, Duration::ZERO).await, [""; 0]);
+    assert_eq!(create(&store, &first).await, Creation::Created);
+    assert_eq!(rows().await, [row("set", &first)]);
 }
 
 async fn a_result_names_its_blobs_in_its_scope_unless_it_is_hidden(store: Store) {

@@ -81,7 +81,8 @@ async fn what_format_1_held_is_there_as_the_work_of_before_tokens() {
     let stored = store.get(&scope(), module.key()).await.unwrap().unwrap();
     assert_eq!(stored.published_s, MANUAL_START_S);
     let blobs = [Digest::of(&module.outputs[0]), module.key().recipe(), module.set().digest()];
-    assert_eq!(store.unreferenced(blobs.to_vec()).await.unwrap(), []);
+    let named = blobs.map(|blob| (blob, vec![scope()]));
+    assert_eq!(store.named_in(blobs.to_vec()).await.unwrap(), named);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn killed_after_a_grant(directory: &Path, module: &Module) -> Granted {
 }
 
 /// Drops it, and waits until nothing of it is left: its tasks end when they notice.
-async fn kill(bench: Bench, directory: &Path) {
+pub(super) async fn kill(bench: Bench, directory: &Path) {
     drop(bench);
     free(directory).await;
 }

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use pcmcache_server::sweep;
+use pcmcache_server::cache;
 use pcmcache_shared::Digest;
 
 use crate::bench::{Bench, Module, Scratch, view};
 
 const PIN: Duration = Duration::from_secs(600);
 
-async fn sweep_all(bench: &Bench) -> usize {
+async fn sweep_all(bench: &Bench) -> u64 {
     let mut swept = 0;
     for shard in 0..=u8::MAX {
-        swept += sweep::sweep_shard(&bench.cache, shard).await.unwrap();
+        swept += cache::sweep_shard(&bench.cache, shard).await.unwrap();
     }
     swept
 }
