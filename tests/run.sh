@@ -18,7 +18,9 @@ PCMCACHE_TEST_NINJA=$(command -v ninja)
 PCMCACHE_TEST_MAKE=$(command -v make)
 PCMCACHE_TEST_CLANG=$(command -v "clang++-$toolchain_clang")
 PCMCACHE_TEST_SCHEMATHESIS=$(command -v schemathesis)
+PCMCACHE_TEST_PYTHON=$toolchain_dir/venv/bin/python
 export PCMCACHE_TEST_CMAKE PCMCACHE_TEST_NINJA PCMCACHE_TEST_MAKE PCMCACHE_TEST_CLANG PCMCACHE_TEST_SCHEMATHESIS
+export PCMCACHE_TEST_PYTHON
 
 # What no test runs must build too.
 cargo build --workspace --locked
