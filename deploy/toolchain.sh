@@ -42,7 +42,7 @@ toolchain_for_tests() {
 
 # What looks at deploy/ as those will who deploy it.
 toolchain_for_deploy() {
-    toolchain_find_programs curl openssl
+    toolchain_find_programs curl openssl strace
     command -v systemd-analyze >/dev/null || toolchain_install_packages systemd
     toolchain_find_unpacked nginx=usr/sbin/nginx prometheus=usr/bin/promtool
     toolchain_find_python_tools deploy hadolint,check-jsonschema,kubernetes-validate "${toolchain_deploy_tools[@]}"

@@ -4,6 +4,8 @@
 mod container;
 #[path = "deploy/started.rs"]
 mod started;
+#[path = "deploy/systemd.rs"]
+mod systemd;
 
 use std::path::Path;
 use std::process::Command;
