@@ -1,5 +1,7 @@
 //! What lies in `deploy/` is looked at by the tools of those who will use it, and what it sets is given to a real server.
 
+#[path = "deploy/chart.rs"]
+mod chart;
 #[path = "deploy/container.rs"]
 mod container;
 #[path = "deploy/started.rs"]
