@@ -4,6 +4,8 @@
 mod chart;
 #[path = "deploy/container.rs"]
 mod container;
+#[path = "deploy/prometheus.rs"]
+mod prometheus;
 #[path = "deploy/started.rs"]
 mod started;
 #[path = "deploy/systemd.rs"]
