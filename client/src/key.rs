@@ -29,6 +29,8 @@ pub struct Facts {
     pub bmis: Vec<(String, Digest)>,
     /// Other files that the arguments lead to.
     pub inputs: Vec<(PathBuf, Digest)>,
+    /// Directories of headers that are none, and of which the compiler warns; whether something else is there.
+    pub no_directories: Vec<(PathBuf, bool)>,
     /// Whether colours are asked for on behalf of a terminal.
     pub colour: bool,
     /// Whether the depfile that is asked for lists the BMIs, by their names.
@@ -112,6 +114,10 @@ fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
         args.push(format!("scans for {}", bases.spell(&object.to_string_lossy())));
     }
     args.extend(invocation.extras.iter().map(|extra| format!("makes {}", extra.role)));
+    for (path, is_other) in &facts.no_directories {
+        let what = if *is_other { "is no directory" } else { "is not there" };
+        args.push(format!("{} {what}", bases.spell_path(path).display()));
+    }
     if facts.lists_bmis {
         // BMIs that are found, other than those that are named, are listed by their absolute names.
         let found_in = invocation.prebuilt_paths.iter().map(|path| facts.cwd.join(path));
@@ -164,6 +170,7 @@ mod tests {
             variables: Vec::new(),
             source: Some(Digest::of("source")),
             inputs: Vec::new(),
+            no_directories: Vec::new(),
             lists_bmis: false,
             bases: Bases::default(),
             bmis: vec![("std".to_owned(), Digest::of("std"))],
@@ -228,13 +235,14 @@ mod tests {
     #[test]
     fn every_fact_changes_the_key() {
         let base = unit(&invocation(&["-g", "-c", "/src/a.cpp"]), &facts());
-        let changes: [fn(&mut Facts); 8] = [
+        let changes: [fn(&mut Facts); 9] = [
             |facts| facts.compiler = vec![Digest::of("another")],
             |facts| facts.cc1 = Digest::of("another"),
             |facts| facts.cwd = "/elsewhere".into(),
             |facts| facts.variables = vec![("CPATH", "/opt".into())],
             |facts| facts.source = Some(Digest::of("edited")),
             |facts| facts.colour = true,
+            |facts| facts.no_directories = vec![("/none".into(), false)],
             |facts| facts.bases = Bases::parse("/build").unwrap(),
             |facts| facts.inputs = vec![("list".into(), Digest::of("list"))],
         ];

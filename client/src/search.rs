@@ -200,6 +200,12 @@ impl SearchPath {
         beside.iter().chain(&self.directories).map(place).map(came_to).collect()
     }
 
+    /// The directories that are none, and whether something else is there.
+    pub fn no_directories(&self) -> impl Iterator<Item = (&Path, bool)> {
+        let none = self.directories.iter().filter(|directory| !directory.is_dir());
+        none.map(|directory| (directory.as_path(), directory.exists()))
+    }
+
     /// Whether the file is one of the compiler's or the system's.
     pub fn is_system(&self, file: &Path) -> bool {
         let file = normal(&self.cwd.join(file));

@@ -412,7 +412,8 @@ fn read_memo(path: &Path, cwd: &Path) -> Option<Driver> {
                 continue;
             }
             "input" => {
-                inputs.push(path_of(rest)?);
+                // What is no file any more is no input.
+                inputs.push(path_of(rest).filter(|path| cwd.join(path).is_file())?);
                 continue;
             }
             "program" => {

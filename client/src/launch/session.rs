@@ -10,7 +10,7 @@ use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, IncludeSet, Recipe
 use super::Stop;
 use super::restore::destinations;
 use crate::bases::{Bases, MARK};
-use crate::compiler::{self, Compiler};
+use crate::compiler::{self, Compiler, Driver};
 use crate::inputs::{Inputs, Uncacheable};
 use crate::interrupt::Interrupt;
 use crate::invocation::flags::Effect;
@@ -116,6 +116,7 @@ impl Session {
         let inputs = self.digests(&driver.inputs)?;
         let columns = columns(&invocation);
         let lists_bmis = driver.lists_bmis && invocation.depfile.is_some() && invocation.may_load_bmis();
+        let no_directories = warned_of(&driver, invocation.family);
         let mut identities = vec![compiler.identity];
         identities.extend(compiler.scanner.as_ref().map(|scanner| scanner.identity));
         for program in driver.programs {
@@ -131,6 +132,7 @@ impl Session {
             source,
             bmis,
             inputs,
+            no_directories,
             lists_bmis,
             colour,
             bases,
@@ -337,6 +339,17 @@ fn refuse_special_outputs(invocation: &Invocation) -> Result<(), Bypass> {
         Some(path) => Err(Bypass::new("special-output", path.display().to_string())),
         None => Ok(()),
     }
+}
+
+/// The directories of headers that are none and that the compiler warns of. GCC always does if there is something else.
+fn warned_of(driver: &Driver, family: Family) -> Vec<(PathBuf, bool)> {
+    let asks = |word: &String| word == "-Weverything" || word.contains("missing-include-dirs");
+    let asked = driver.words.iter().any(asks);
+    if !asked && family == Family::Clang {
+        return Vec::new();
+    }
+    let warned = driver.search.no_directories().filter(|(_, is_other)| asked || *is_other);
+    warned.map(|(path, is_other)| (path.to_owned(), is_other)).collect()
 }
 
 /// The width that the compiler would wrap its diagnostics to, had it seen the terminal that we stand before.
