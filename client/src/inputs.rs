@@ -424,22 +424,49 @@ fn macros(words: &[String]) -> Vec<&str> {
     definitions.filter_map(|definition| definition.split(['=', '(']).next()).collect()
 }
 
-/// Whether the text may tell the assembler to read a file, by `.incbin` or `.include` or parts of them.
+/// Whether the text may tell the assembler to read a file, by `.incbin` or `.include`, parts of them, or a macro of the
+/// assembler's own that puts them together.
 fn has_assembler_include(text: &[u8]) -> bool {
-    let has_assembler = memmem::find(text, b"asm").is_some();
-    has_assembler
-        && memmem::find_iter(text, b".inc").any(|at| match text.get(..at) {
+    let has = |word: &[u8]| memmem::find(text, word).is_some();
+    if !has(b"asm") {
+        return false;
+    }
+    let in_macro = (has(b".macro") || has(b".irp")) && (has(b".\\") || has(b"\\()"));
+    let joined = with_strings_joined(text);
+    in_macro
+        || memmem::find_iter(&joined, b".inc").any(|at| match joined.get(..at) {
             Some([.., b'"' | b' ' | b'\t' | b';' | b'\n']) => true,
             Some([.., b'\\', b't' | b'n']) => true,
             Some(_) | None => at == 0,
         })
 }
 
-/// Whether a line of the text may be `#pragma GCC dependency "F"`: it compares the times of files.
+/// The text with each string literal that follows another joined to it.
+fn with_strings_joined(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        rest = match tail.trim_ascii_start().strip_prefix(b"\"") {
+            Some(next) if *first == b'"' => next,
+            Some(_) | None => {
+                out.push(*first);
+                tail
+            }
+        };
+    }
+    out
+}
+
+/// Whether the text may hold `#pragma GCC dependency "F"`, which compares the times of files; `_Pragma` may say it too.
 fn compares_times(text: &[u8]) -> bool {
     let has = |line: &[u8], word: &[u8]| memmem::find(line, word).is_some();
     let mut lines = text.split(|byte| *byte == b'\n');
-    has(text, b"dependency") && lines.any(|line| has(line, b"dependency") && has(line, b"ragma"))
+    let is_named = |at: usize| {
+        let before = text.get(..at).unwrap_or_default().trim_ascii_end();
+        before.ends_with(b"GCC") || before.ends_with(b"clang")
+    };
+    memmem::find_iter(text, b"dependency").any(is_named)
+        || has(text, b"dependency") && lines.any(|line| has(line, b"dependency") && has(line, b"ragma"))
 }
 
 /// What a text must not hold: the clock is not in the key, nor is what the assembler reads.
