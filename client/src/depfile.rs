@@ -114,20 +114,15 @@ fn split_files(rule: &str) -> Vec<String> {
 }
 
 /// The files named in a graph that Clang wrote for `-dependency-dot`: it lists system headers without changing
-/// what `-MMD` lists. A leading slash is lost there, so each name is given as it stands and with one.
-/// `None` if a name holds what the graph escapes.
-pub fn files_in_graph(text: &str) -> Option<Vec<String>> {
-    let mut files = Vec::new();
-    for line in text.lines() {
-        let Some((_, label)) = line.split_once("[ shape=\"box\", label=\"") else { continue };
-        let name = label.strip_suffix("\"];")?;
-        if name.contains('\\') {
-            return None;
-        }
-        files.push(name.to_owned());
-        files.push(format!("/{name}"));
-    }
-    Some(files)
+/// what `-MMD` lists. Names that begin with the system's root, a slash where none is given, have lost it: so of each the
+/// two names that it may have. `None` if a name holds what the graph escapes.
+pub fn files_in_graph(text: &str, root: &str) -> Option<Vec<[String; 2]>> {
+    let labels = text.lines().filter_map(|line| line.split_once("[ shape=\"box\", label=\""));
+    let name = |(_, label): (&str, &str)| {
+        let name = label.strip_suffix("\"];").filter(|name| !name.contains('\\'))?;
+        Some([name.to_owned(), format!("{root}{name}")])
+    };
+    labels.map(name).collect()
 }
 
 #[cfg(test)]
@@ -171,9 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_names_its_files_with_and_without_the_slash() {
+    fn a_graph_names_its_files_with_and_without_the_root() {
         let text = "digraph \"dependencies\" {\n  header_1 [ shape=\"box\", label=\"usr/include/stdio.h\"];\n  header_0 -> header_1;\n}\n";
-        assert_eq!(files_in_graph(text).unwrap(), ["usr/include/stdio.h", "/usr/include/stdio.h"]);
-        assert_eq!(files_in_graph("  h [ shape=\"box\", label=\"a\\\"b\"];\n"), None);
+        let names = ["usr/include/stdio.h", "/usr/include/stdio.h"].map(str::to_owned);
+        assert_eq!(files_in_graph(text, "/").unwrap(), [names]);
+        let text = "  h [ shape=\"box\", label=\"/usr/x.h\"];\n";
+        assert_eq!(
+            files_in_graph(text, "/root").unwrap(),
+            [["/usr/x.h", "/root/usr/x.h"].map(str::to_owned)]
+        );
+        assert_eq!(files_in_graph("  h [ shape=\"box\", label=\"a\\\"b\"];\n", "/"), None);
     }
 }

@@ -51,6 +51,15 @@ pub enum Now {
     Gone,
 }
 
+/// An include graph that Clang wrote.
+#[derive(Debug)]
+pub struct Graph<'a> {
+    /// Where it is.
+    pub file: &'a Path,
+    /// The system's root, which names in it may have lost.
+    pub root: String,
+}
+
 /// The inputs of one compile, as far as they were looked at.
 #[derive(Debug)]
 pub struct Inputs {
@@ -213,7 +222,7 @@ impl Inputs {
         &mut self,
         invocation: &Invocation,
         listing: Option<&Path>,
-        graph: Option<&Path>,
+        graph: Option<Graph<'_>>,
         headers: Vec<PathBuf>,
         lists_bmis: bool,
         start: Moment,
@@ -222,8 +231,7 @@ impl Inputs {
         let mut listed: BTreeSet<PathBuf> =
             files_of(listing, invocation.family)?.into_iter().map(PathBuf::from).collect();
         if let Some(graph) = graph {
-            let files = depfile::files_in_graph(&read(graph)?).ok_or_else(|| unreadable(graph))?;
-            listed.extend(files.into_iter().map(PathBuf::from).filter(|file| self.cwd.join(file).is_file()));
+            listed.extend(self.files_of_graph(&graph)?);
         }
         listed.extend(headers);
         let source = invocation.source_file().map(|source| self.cwd.join(source));
@@ -260,6 +268,22 @@ impl Inputs {
         learnt.extend(files.into_iter().map(Learnt::File));
         self.refuse_newcomers(&learnt, invocation.family, start)?;
         Ok(learnt.into_iter().map(|learnt| self.spelled(learnt)).collect())
+    }
+
+    /// The files of an include graph: of the names that each may have, those that are there.
+    fn files_of_graph(&self, graph: &Graph<'_>) -> Result<Vec<PathBuf>, Uncacheable> {
+        let not_understood = || unreadable(graph.file);
+        let names = depfile::files_in_graph(&read(graph.file)?, &graph.root).ok_or_else(not_understood)?;
+        let mut files = Vec::new();
+        for names in names {
+            let known = files.len();
+            let names = names.into_iter().map(PathBuf::from);
+            files.extend(names.filter(|name| self.cwd.join(name).is_file()));
+            if files.len() == known {
+                return Err(not_understood());
+            }
+        }
+        Ok(files)
     }
 
     /// As it stands in a set that other checkouts share.

@@ -17,7 +17,7 @@ use super::session::{Hit, Known, Session, Task};
 use super::turn;
 use crate::bases::MARK;
 use crate::depfile::Rules;
-use crate::inputs::{self, Uncacheable};
+use crate::inputs::{self, Graph, Uncacheable};
 use crate::invocation::{Arg, Family, Kind};
 use crate::local::{Room, Store};
 use crate::os;
@@ -84,6 +84,7 @@ impl Session {
             return Err(Uncacheable::new("terminal-diagnostics", "they are wrapped to its width"));
         }
         let headers = self.imported_headers(task);
+        let graph = graph.map(|file| Graph { file, root: root(task) });
         let lists_bmis = task.facts.lists_bmis;
         let set = self.inputs.learn(&task.invocation, listing, graph, headers, lists_bmis, built.start)?;
         self.refuse_foreign_bmis(task, &set)?;
@@ -247,6 +248,14 @@ fn list_all(task: &Task, to: &Path) -> Result<(), Uncacheable> {
         Ok(output) if output.status.success() => Ok(()),
         Ok(_) | Err(_) => Err(Uncacheable::new("depfile-not-understood", to.display().to_string())),
     }
+}
+
+/// The system's root, as the compiler proper is told it.
+fn root(task: &Task) -> String {
+    let mut pairs = task.driver.iter().zip(task.driver.iter().skip(1));
+    let told = pairs.rfind(|(flag, _)| *flag == "-isysroot");
+    let told = told.map(|(_, root)| task.facts.bases.path(Path::new(root)).to_string_lossy().into_owned());
+    told.unwrap_or_else(|| "/".to_owned())
 }
 
 /// What those who wait are told when a publish fails.
