@@ -236,6 +236,8 @@ impl Engine {
     fn start() -> Result<Self, RemoteError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
+            // The one worker looks at the clock after each step: what a server floods it with must not outrun a deadline.
+            .event_interval(1)
             .thread_name("pcmcache-remote")
             .enable_io()
             .enable_time()

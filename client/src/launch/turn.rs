@@ -61,10 +61,7 @@ impl Session {
         }
         match answer.acquired {
             Acquired::Hit(keyed) => self.take(task, *keyed).map(|hit| Next::Do(Turn::Found(hit))),
-            Acquired::Sets(sets) => match self.learn_sets(task, sets)? {
-                Some(hit) => Ok(Next::Do(Turn::Found(hit))),
-                None => Ok(Next::AskAgain),
-            },
+            Acquired::Sets(sets) => self.learn_sets(task, sets),
             Acquired::Granted(lease) => Ok(Next::Do(Turn::Build(Some(lease)))),
             Acquired::Alone(_) | Acquired::WaitOver => Ok(Next::Do(Turn::Build(None))),
         }
@@ -88,8 +85,9 @@ impl Session {
         }
     }
 
-    /// Takes in sets that the server knows and we did not; a result that came along may be ours already.
-    fn learn_sets(&mut self, task: &mut Task, sets: Vec<OfferedSet>) -> Result<Option<Hit>, RemoteError> {
+    /// Takes in sets that the server knows and we did not; a result that came along may be ours already. Who learnt nothing
+    /// has nothing more to ask.
+    fn learn_sets(&mut self, task: &mut Task, sets: Vec<OfferedSet>) -> Result<Next, RemoteError> {
         let mut offered = Vec::new();
         let mut learnt = Vec::new();
         for sent in sets.into_iter().take(limits::MAX_SETS) {
@@ -101,6 +99,9 @@ impl Session {
             learnt.push(Known { set, recipe });
             offered.extend(sent.results);
         }
+        if learnt.is_empty() {
+            return Ok(Next::Do(Turn::Build(None)));
+        }
         // The server's are the newer ones: all who ask it compete for the claim of its newest.
         learnt.append(&mut task.known);
         learnt.truncate(limits::MAX_SETS);
@@ -109,8 +110,8 @@ impl Session {
             task.known.iter().any(|k| k.recipe.as_ref().is_some_and(|recipe| recipe.action_key() == action))
         };
         match offered.into_iter().find(|keyed| is_ours(keyed.action)) {
-            Some(keyed) => self.take(task, keyed).map(Some),
-            None => Ok(None),
+            Some(keyed) => self.take(task, keyed).map(|hit| Next::Do(Turn::Found(hit))),
+            None => Ok(Next::AskAgain),
         }
     }
 

@@ -109,27 +109,25 @@ async fn ask(server: &Server, request: &AcquireRequest, wait: &mut Wait) -> Resu
     }
 }
 
-/// Looks at what the line is before it is read as that: what does not belong there is then passed over, and takes no
-/// memory. Read as any of them it would be kept until it is known which one it is, at sixteen times its size.
+/// What only an offer may be as long as is read as an offer: what does not belong there is passed over, and takes no memory.
+/// Read as any line, it would be kept at sixteen times its size until it is known which line it is.
 fn parse(line: &[u8]) -> Result<AcquireLine, RemoteError> {
     let damaged = |error: serde_json::Error| RemoteError::damaged(DURING, error.to_string());
-    let Named { state } = serde_json::from_slice(line).map_err(damaged)?;
-    match state.as_ref() {
-        "sets" => serde_json::from_slice(line).map(|Offer { sets }| AcquireLine::Sets { sets }),
-        _ if line.len() > LONGEST_LINE => return Err(RemoteError::damaged(DURING, "a line is too long")),
-        _ => serde_json::from_slice(line),
+    if line.len() <= LONGEST_LINE {
+        return serde_json::from_slice(line).map_err(damaged);
     }
-    .map_err(damaged)
+    let Offer { state, sets } = serde_json::from_slice(line).map_err(damaged)?;
+    match state.as_ref() {
+        "sets" => Ok(AcquireLine::Sets { sets }),
+        _ => Err(RemoteError::damaged(DURING, "a line is too long")),
+    }
 }
 
 #[derive(Deserialize)]
-struct Named<'a> {
+struct Offer<'a> {
     #[serde(borrow)]
     state: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Offer {
+    #[serde(default)]
     sets: Vec<OfferedSet>,
 }
 
