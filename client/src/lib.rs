@@ -19,6 +19,7 @@ pub mod probes;
 pub mod remote;
 pub mod search;
 pub mod settings;
+pub mod signing;
 pub mod size;
 pub mod stage;
 

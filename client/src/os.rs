@@ -172,6 +172,11 @@ pub fn can_reflink(from: &Path, to: &Path) -> bool {
     files.is_ok_and(|(from, to)| rustix::fs::ioctl_ficlone(to.file(), from.file()).is_ok())
 }
 
+/// Whether others than the file's owner may read or write it.
+pub fn is_open_to_others(metadata: &std::fs::Metadata) -> bool {
+    metadata.mode() & 0o077 != 0
+}
+
 /// This process's user.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()

@@ -20,7 +20,8 @@ const MAX_RESULT: u64 = 16 << 30;
 impl Session {
     /// Whether it is worth finding out what the set comes to here.
     pub(super) fn is_reasonable(&self, task: &Task, set: &IncludeSet) -> bool {
-        let here = |learnt: &Learnt| learnt.file().map(|file| task.facts.cwd.join(task.bases.path(file)));
+        let here =
+            |learnt: &Learnt| learnt.file().map(|file| task.facts.cwd.join(task.facts.bases.path(file)));
         let sizes = set.iter().filter_map(here).filter_map(|file| Some(fs_err::metadata(file).ok()?.len()));
         set.iter().count() <= MAX_LEARNT && sizes.fold(0, u64::saturating_add) <= MAX_READ
     }
