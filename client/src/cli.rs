@@ -31,9 +31,18 @@ counted, and written to PCMCACHE_LOG.
 Environment (the same names, in lower case and without PCMCACHE_, stand in
 $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
   PCMCACHE_DIR      cache directory, an absolute path                  [~/.cache/pcmcache]
-  PCMCACHE_REMOTE   URL of a pcmcache-server, http://HOST:PORT         [none: local only]
+  PCMCACHE_REMOTE   URL of a pcmcache-server, https://HOST:PORT        [none: local only]
   PCMCACHE_SCOPE    scope to read and write at the server              [main]
   PCMCACHE_TOKEN    sent to the server as a bearer token               [none]
+  PCMCACHE_TOKEN_FILE  a file that holds it, for its owner's eyes      [none]
+  PCMCACHE_CA_FILE  the authorities (PEM) that https servers are believed by  [the system's]
+  PCMCACHE_CLIENT_CERT, PCMCACHE_CLIENT_KEY
+                    what is shown to a server that asks for a certificate (PEM)  [none]
+  PCMCACHE_SIGN_KEY file with the key that what is published is signed with:
+                    'pcmcache key new FILE' makes one                  [none: not signed]
+  PCMCACHE_TRUSTED_KEYS  public keys, as 'pcmcache key show FILE' prints them: only results signed
+                    by one of them are taken from a server. KEY counts for our own scope, SCOPE:KEY
+                    for that one, @FILE holds more; commas or spaces between  [none: all are taken]
   PCMCACHE_MODE     read-write                                         [read-write]
                     read-only   publish nothing
                     local       as if no server were set

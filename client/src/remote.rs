@@ -55,8 +55,10 @@ pub struct Settings {
     pub url: String,
     /// How it and this launcher know each other under TLS.
     pub papers: Papers,
-    /// What is sent as the bearer token, if anything is.
+    /// What is sent as the bearer token, if anything is; else what this file holds.
     pub token: Option<String>,
+    /// The file with the token.
+    pub token_file: Option<PathBuf>,
     /// The scope to read and write.
     pub scope: Scope,
     /// How long a connection and the first answer to a question may take.
@@ -72,6 +74,7 @@ impl Settings {
             url,
             papers: settings.papers.clone(),
             token: settings.token.clone(),
+            token_file: settings.token_file.clone(),
             scope: settings.scope.clone(),
             timeout: settings.timeout.max(Duration::from_millis(1)),
             holder: format!("{}/{}", os::host_name(), std::process::id()),

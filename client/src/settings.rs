@@ -10,6 +10,7 @@ use std::time::Duration;
 use pcmcache_shared::Scope;
 
 use crate::bases::Bases;
+use crate::signing::TrustedKeys;
 use crate::size::ByteSize;
 
 /// Which parts of the cache take part.
@@ -72,8 +73,14 @@ pub struct Settings {
     pub remote: Option<String>,
     /// The token for the server.
     pub token: Option<String>,
+    /// The file that holds it, if it was not said itself.
+    pub token_file: Option<PathBuf>,
     /// How the server and the launcher know each other under TLS.
     pub papers: Papers,
+    /// The key that results are signed with before they are published.
+    pub sign_key: Option<PathBuf>,
+    /// The keys that a server's results must be signed by; none: they are taken as they are.
+    pub trusted_keys: Option<TrustedKeys>,
     /// The scope to read and write.
     pub scope: Scope,
     /// Which parts take part.
@@ -99,13 +106,16 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 17] = [
     "dir",
     "remote",
     "token",
+    "token_file",
     "ca_file",
     "client_cert",
     "client_key",
+    "sign_key",
+    "trusted_keys",
     "scope",
     "mode",
     "wait",
@@ -138,6 +148,7 @@ impl Settings {
         };
         let text = |text: &str| Ok(text.to_owned());
         let path = |text: &str| Ok(PathBuf::from(text));
+        let trusted_keys = reader.trusted_keys();
         let size =
             |text: &str| text.parse().map_err(|_| "must be a size such as 500M, 10G or 5GiB; 0: no bound");
         Self {
@@ -148,6 +159,9 @@ impl Settings {
                 known.then(|| plain.to_owned()).ok_or("must start with https:// or http://")
             }),
             token: reader.take("token", text),
+            token_file: reader.take("token_file", path),
+            sign_key: reader.take("sign_key", path),
+            trusted_keys,
             papers: Papers {
                 ca_file: reader.take("ca_file", path),
                 client_cert: reader.take("client_cert", path),
@@ -168,6 +182,18 @@ impl Settings {
             sources: reader.sources,
             faults: reader.faults,
         }
+        .with_one_token()
+    }
+
+    /// The environment wins, also where it says in a file what the file says itself.
+    fn with_one_token(mut self) -> Self {
+        let from = |name| self.sources.get(name).copied();
+        if (from("token"), from("token_file")) == (Some(Source::File), Some(Source::Environment)) {
+            self.token = None;
+        } else if self.token.is_some() {
+            self.token_file = None;
+        }
+        self
     }
 }
 
@@ -211,13 +237,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What cannot be read trusts nobody: that is what whoever set it wanted of everybody else.
+    fn trusted_keys(&mut self) -> Option<TrustedKeys> {
+        let keys = self.take("trusted_keys", |text| Ok(TrustedKeys::parse(text)))?;
+        Some(keys.unwrap_or_else(|fault| {
+            self.faults
+                .push(format!("trusted_keys {fault}; until it is set right no server's result is used"));
+            TrustedKeys::default()
+        }))
+    }
+
     fn take<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Option<T> {
         let variable = format!("PCMCACHE_{}", name.to_uppercase());
         let set = (self.variable)(&variable).filter(|value| !value.is_empty());
         let (text, source, label) = if let Some(value) = set {
             (value.to_string_lossy().into_owned(), Source::Environment, variable)
         } else if let Some(value) = self.file.get(name) {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = listed(name, value).unwrap_or_else(|| value.to_string());
             (text, Source::File, format!("config.toml: {name}"))
         } else {
             self.sources.insert(name, Source::Default);
@@ -237,6 +273,13 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// A value's text; of keys there may be a list.
+fn listed(name: &str, value: &toml::Value) -> Option<String> {
+    let words = value.as_array().filter(|_| name == "trusted_keys");
+    let joined = || Some(words?.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>()?.join(" "));
+    value.as_str().map(str::to_owned).or_else(joined)
 }
 
 /// Where the configuration file is looked for.
@@ -281,6 +324,40 @@ mod tests {
         assert_eq!(read.remote.as_deref(), Some("http://cache:7733"));
         assert_eq!(read.sources.get("wait"), Some(&Source::File));
         assert_eq!(read.faults.len(), 1, "{:?}", read.faults);
+    }
+
+    #[test]
+    fn pins_that_cannot_be_read_trust_nobody() {
+        let key = "Mj4mXyIcTJ+xwkwXmlvYjIdhvR5YZSNaDDt/p/e0Ct0=";
+        let pinned = |value: &str| settings(&[("PCMCACHE_TRUSTED_KEYS", value)]);
+        assert_eq!(pinned(key).trusted_keys.unwrap().spelled(), [key]);
+        assert_eq!(settings(&[]).trusted_keys, None);
+        for bad in ["x", "@/nowhere", " "] {
+            let read = pinned(bad);
+            assert_eq!((read.trusted_keys, read.faults.len()), (Some(TrustedKeys::default()), 1), "{bad}");
+        }
+        let dir = std::env::temp_dir().join(format!("pcmcache-pins-{}", std::process::id()));
+        fs_err::create_dir_all(dir.join("pcmcache")).unwrap();
+        fs_err::write(dir.join("pcmcache/config.toml"), format!("trusted_keys = ['{key}', 'main:{key}']"))
+            .unwrap();
+        let read = settings(&[("XDG_CONFIG_HOME", dir.to_str().unwrap())]);
+        fs_err::remove_dir_all(&dir).unwrap();
+        assert_eq!(read.trusted_keys.unwrap().spelled(), [key.to_owned(), format!("main:{key}")]);
+    }
+
+    #[test]
+    fn there_is_one_token() {
+        let dir = std::env::temp_dir().join(format!("pcmcache-token-{}", std::process::id()));
+        fs_err::create_dir_all(dir.join("pcmcache")).unwrap();
+        fs_err::write(dir.join("pcmcache/config.toml"), "token = 'from the file'\n").unwrap();
+        let home = ("XDG_CONFIG_HOME", dir.to_str().unwrap());
+        let tokens = |settings: Settings| (settings.token, settings.token_file);
+        let said = |text: &str| (Some(text.to_owned()), None);
+        let file = ("PCMCACHE_TOKEN_FILE", "/run/token");
+        assert_eq!(tokens(settings(&[home])), said("from the file"));
+        assert_eq!(tokens(settings(&[home, file])), (None, Some("/run/token".into())));
+        assert_eq!(tokens(settings(&[home, file, ("PCMCACHE_TOKEN", "said")])), said("said"));
+        fs_err::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             Some(Source::File) => "config.toml".to_owned(),
             Some(Source::Default) | None => "default".to_owned(),
         };
-        let _ = writeln!(text, "{name:<11} = {:<40} ({source})", value(settings, name));
+        let _ = writeln!(text, "{name:<12} = {:<40} ({source})", value(settings, name));
     }
     if let Some(path) = config_path(&|name| std::env::var_os(name)) {
         let there = if path.exists() { "read" } else { "not there" };
@@ -31,6 +31,12 @@ fn value(settings: &Settings, name: &str) -> String {
         "dir" => Some(settings.dir.display().to_string()),
         "remote" => settings.remote.clone(),
         "token" => settings.token.as_ref().map(|_| "(set)".to_owned()),
+        "token_file" => path(&settings.token_file),
+        "sign_key" => path(&settings.sign_key),
+        "trusted_keys" => settings.trusted_keys.as_ref().map(|keys| match keys.spelled().join(" ") {
+            none if none.is_empty() => "(none that can be read: no server's result is used)".to_owned(),
+            keys => keys,
+        }),
         "ca_file" => path(&settings.papers.ca_file),
         "client_cert" => path(&settings.papers.client_cert),
         "client_key" => path(&settings.papers.client_key),

@@ -215,6 +215,7 @@ pub(super) fn settings(address: SocketAddr) -> Settings {
         url: format!("http://{address}"),
         papers: Papers::default(),
         token: None,
+        token_file: None,
         scope: Scope::default(),
         timeout: Duration::from_secs(1),
         holder: "test".to_owned(),

@@ -1,5 +1,6 @@
 //! One server: its address, who asks, the client, and how long anything may take.
 
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,9 @@ use super::{RemoteError, Settings, tls};
 
 /// The longest that one blob may take, whatever its size.
 const LONGEST_TRANSFER: Duration = Duration::from_secs(300);
+
+/// As much of a token file is read, in bytes.
+const LONGEST_TOKEN: u64 = limits::MAX_TOKEN as u64;
 
 /// How long anything may take.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +93,7 @@ impl Server {
         };
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("pcmcache/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers(settings.token.as_deref())?)
+            .default_headers(headers(token(settings)?.as_deref())?)
             .tls_backend_preconfigured(papers)
             .connect_timeout(deadlines.first)
             // A redirect could lead a token and a build's bytes anywhere; none is part of the protocol.
@@ -175,6 +179,20 @@ fn bad_url() -> RemoteError {
     RemoteError::Misconfigured("the server's URL must be https://HOST:PORT or http://HOST:PORT".to_owned())
 }
 
+/// The token that is said, or the one in the file: that is read each time, since whoever renews it writes it anew.
+fn token(settings: &Settings) -> Result<Option<String>, RemoteError> {
+    let (None, Some(path)) = (&settings.token, &settings.token_file) else {
+        return Ok(settings.token.clone());
+    };
+    let mut text = String::new();
+    let read = fs_err::File::open(path).and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text));
+    read.map_err(|error| RemoteError::Misconfigured(format!("the token: {error}")))?;
+    match text.trim() {
+        "" => Err(RemoteError::Misconfigured(format!("the token file {} is empty", path.display()))),
+        token => Ok(Some(token.to_owned())),
+    }
+}
+
 fn headers(token: Option<&str>) -> Result<HeaderMap, RemoteError> {
     let mut headers = HeaderMap::new();
     if let Some(token) = token {
@@ -216,6 +234,20 @@ mod tests {
         assert!(matches!(with("http://cache", Some("a\nb")), Err(RemoteError::Misconfigured(_))));
         assert!(with("http://cache", Some("secret")).is_ok());
         assert!(!format!("{:?}", with("http://cache", Some("secret")).unwrap()).contains("secret"));
+    }
+
+    #[test]
+    fn a_token_may_lie_in_a_file() {
+        let fake = Fake::start(|_, peer| peer.body(200, "ok"));
+        let path = std::env::temp_dir().join(format!("pcmcache-token-file-{}", std::process::id()));
+        let with = || Remote::new(Settings { token_file: Some(path.clone()), ..settings(fake.address()) });
+        assert!(matches!(with(), Err(RemoteError::Misconfigured(_))), "it is not there");
+        fs_err::write(&path, "\n").unwrap();
+        assert!(matches!(with(), Err(RemoteError::Misconfigured(_))), "it is empty");
+        fs_err::write(&path, "from-a-file\n").unwrap();
+        assert!(with().unwrap().probe());
+        fs_err::remove_file(&path).unwrap();
+        assert!(fake.seen("")[0].head.contains("authorization: bearer from-a-file\r\n"));
     }
 
     #[test]
