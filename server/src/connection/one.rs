@@ -19,6 +19,10 @@ use super::pulse::{Answer, Overdue, Pulse};
 use super::watched::Watched;
 use super::{Limits, Peer, Stop};
 
+/// What one connection, or one stream of HTTP/2, may have us keep in memory: a head that does not end, or an answer that
+/// is not taken. hyper's own bounds are six times that; thousands of rude clients would have a gigabyte.
+const MOST_BUFFERED: usize = 64 * 1024;
+
 /// How a connection ended.
 pub(super) enum End {
     /// As both sides wished.
@@ -94,11 +98,13 @@ fn builder(limits: &Limits, spoken: Spoken) -> Builder<TokioExecutor> {
         .half_close(false)
         // The watchdog counts it from the head's first byte; hyper would count from the end of the last answer.
         .header_read_timeout(None)
+        .max_buf_size(MOST_BUFFERED)
         .keep_alive(true);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
+        .max_send_buf_size(MOST_BUFFERED)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping);
     builder
