@@ -47,7 +47,7 @@ use self::uses::Uses;
 use self::verified::Verified;
 use self::waiters::Waiters;
 use crate::blobs::Blobs;
-use crate::clock::{Clock, Entropy};
+use crate::clock::{Clock, Entropy, Moment};
 use crate::leases::Leases;
 use crate::results::Results;
 use crate::seen::{Building, Seen};
@@ -164,6 +164,11 @@ impl Cache {
             }
         }
         Ok(builds)
+    }
+
+    /// The time by the clock that credentials go by.
+    pub fn now(&self) -> Moment {
+        self.rooms.clock.now()
     }
 
     /// How many acquires wait now.

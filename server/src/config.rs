@@ -8,11 +8,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use pcmcache_shared::Scope;
 use tracing_subscriber::EnvFilter;
 
 use crate::space::Bounds;
+use crate::trust::{self, BookFile, TokenCommand, WithoutBook};
 use crate::upkeep::Plan;
 use crate::{connection, limits, log, tls};
 
@@ -37,6 +38,7 @@ Examples:
   pcmcache-server --listen 127.0.0.1:0                on a free port; stdout says which
   pcmcache-server --data-dir /var/lib/pcmcache --max-size 200G --max-blob 512M
   pcmcache-server --tls-cert cert.pem --tls-key key.pem      HTTPS
+  pcmcache-server token create --name ci --write main        from now on tokens are needed
 
 Then, on the same host:
   export PCMCACHE_REMOTE=http://127.0.0.1:7733
@@ -69,8 +71,18 @@ pub struct Config {
 
     /// Where everything is kept; made if it is not there, and used by one server at a time
     /// [default: $XDG_DATA_HOME/pcmcache-server, else ~/.local/share/pcmcache-server].
-    #[arg(long, env = "PCMCACHE_SERVER_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "PCMCACHE_SERVER_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
+
+    /// The book of tokens, which `pcmcache-server token` writes. Once there is one, who shows none of them may do nothing
+    /// [default: DIR/tokens.json of --data-dir, where that is there].
+    #[arg(long, env = "PCMCACHE_SERVER_TOKENS", value_name = "FILE", global = true)]
+    pub tokens: Option<PathBuf>,
+
+    /// A scope that anyone may read and watch, without a token too: for jobs that get none, as those of forks do. Give
+    /// several by giving it again, or with commas.
+    #[arg(long, env = "PCMCACHE_SERVER_PUBLIC_READ", value_name = "SCOPE", value_delimiter = ',')]
+    pub public_read: Vec<Scope>,
 
     /// The largest blob taken, in bytes or with K, M, G or T (powers of 1024). A larger output is compiled by
     /// everyone for themselves.
@@ -153,6 +165,18 @@ pub struct Config {
     /// What connections may cost beside their number: no flags, but a test sets them.
     #[arg(skip)]
     pub limits: connection::Limits,
+
+    /// What to do other than to serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does other than to serve.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Make, list and revoke tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// There is no place to keep data.
@@ -191,6 +215,9 @@ impl Config {
     /// # Errors
     /// What a wrong flag gives.
     pub fn checked(self) -> Result<Self, clap::Error> {
+        if self.command.is_some() {
+            return Ok(self);
+        }
         match check_binding(self.listen, self.has_tokens(), self.insecure_no_tokens) {
             Ok(()) => Ok(self),
             Err(open) => {
@@ -205,9 +232,23 @@ impl Config {
         binding::warning(self.listen, self.has_tokens(), self.behind_proxy || self.tls_cert.is_some())
     }
 
-    /// Whether anyone must show a token: there are none yet.
-    const fn has_tokens(&self) -> bool {
-        false
+    /// Whether anyone must show a token.
+    fn has_tokens(&self) -> bool {
+        self.tokens.is_some() || self.book().is_ok_and(|book| book.path().exists())
+    }
+
+    /// Where the book of tokens is, or would be.
+    pub fn book(&self) -> Result<BookFile, NoDataDir> {
+        match &self.tokens {
+            Some(path) => Ok(BookFile::new(path.clone())),
+            None => Ok(BookFile::new(self.data_dir()?.join("tokens.json"))),
+        }
+    }
+
+    /// Whom to let in.
+    pub fn trust(&self) -> Result<trust::Settings, NoDataDir> {
+        let without_book = if self.tokens.is_some() { WithoutBook::Mistake } else { WithoutBook::Open };
+        Ok(trust::Settings { book: self.book()?, without_book, public: self.public_read.clone() })
     }
 
     /// The files of TLS, if it is to be spoken.

@@ -16,6 +16,8 @@ mod path;
 mod probes;
 mod problem;
 mod range;
+mod revocations;
+mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +60,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(actions::read, actions::publish))
         .routes(routes!(lookup::lookup))
         .routes(routes!(blobs::get, blobs::head, blobs::put))
+        .routes(routes!(revocations::revocations))
+        .routes(routes!(token::who_am_i))
         .routes(routes!(probes::index))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cache::{Cache, Limits, Rooms};
 use crate::clock::{Clock, SystemClock, SystemEntropy};
-use crate::config::Config;
+use crate::config::{Command, Config};
 use crate::connection::{self, Stop};
 use crate::embedded::Embedded;
 use crate::http::{self, App, Gate};
@@ -30,16 +30,33 @@ use crate::tls::Tls;
 use crate::trust::Trust;
 use crate::upkeep::{self, Plan};
 
+/// How often the book of tokens is looked at when nobody asks for anything: who only waits must learn of a revocation too.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long threads that write to the disk may go on after all connections are gone.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// The whole program: flags and environment to exit status.
 pub fn main() -> ExitCode {
-    match run(&Config::from_command_line()) {
+    let config = Config::from_command_line();
+    let outcome = match &config.command {
+        Some(command) => act(&config, command),
+        None => run(&config),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "pcmcache-server: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does something other than to serve.
+fn act(config: &Config, command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Token(token) => {
+            let (clock, entropy) = (SystemClock::new(), SystemEntropy);
+            token.run(&config.book()?, &clock, &entropy, &mut io::stdout(), &mut io::stderr())
         }
     }
 }
@@ -167,9 +184,12 @@ impl Server {
             entropy: Arc::new(SystemEntropy),
         };
         let limits = Limits { max_blob: config.max_blob.0, ..Limits::default() };
+        let cache = Cache::new(rooms, limits);
+        let trust = Trust::with(config.trust()?, Arc::clone(&clock))?;
+        trust.refresh(|revoked| cache.hide(revoked));
         Ok(Self {
-            cache: Cache::new(rooms, limits),
-            trust: Trust::open(),
+            cache,
+            trust,
             limits: config.connection_limits(),
             limiter: Limiter::new(config.client_bounds(), clock),
             behind_proxy: config.behind_proxy,
@@ -185,7 +205,7 @@ impl Server {
         let connections = Arc::clone(&metrics.connections);
         let app = App {
             cache: Arc::clone(&self.cache),
-            trust: self.trust,
+            trust: Arc::clone(&self.trust),
             stop: stop.drain.clone(),
             metrics,
             data_dir: self.data_dir.clone(),
@@ -196,15 +216,24 @@ impl Server {
             },
         };
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.cache), self.plan));
+        let looking = AbortOnDropHandle::new(tokio::spawn(look_at_book(self.trust, Arc::clone(&self.cache))));
         let following = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
         connection::run(listener, self.tls, http::router(app), self.limits, connections, stop, shutdown)
             .await;
-        drop(following);
+        drop((following, looking));
         upkeep.abort();
         // It holds the store open until it is gone.
         let _ = upkeep.await;
         if let Err(error) = self.cache.flush_uses().await {
             tracing::warn!(%error, "the last uses of results could not be noted");
         }
+    }
+}
+
+async fn look_at_book(trust: Arc<Trust>, cache: Arc<Cache>) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        ticks.tick().await;
+        trust.refresh(|revoked| cache.hide(revoked));
     }
 }

@@ -29,7 +29,11 @@ mod log;
 mod process;
 #[path = "http/quotas.rs"]
 mod quotas;
+#[path = "http/team.rs"]
+mod team;
 #[path = "http/tls.rs"]
 mod tls;
+#[path = "http/tokens.rs"]
+mod tokens;
 #[path = "http/wire.rs"]
 mod wire;

@@ -12,12 +12,23 @@ use crate::results::StoredResult;
 use crate::trust::{Revoked, View, WriterSet};
 
 impl Cache {
-    /// From now on what the hidden ones published is as if it were not there, and the refused ones get no lease; those that
-    /// they hold end with this call.
-    pub async fn revoke(self: &Arc<Self>, revoked: Revoked) -> Result<(), CacheError> {
-        let refused = revoked.refused.clone();
+    /// From now on what the hidden ones published is as if it were not there, and the refused ones get no lease. Those that
+    /// they hold end soon after.
+    pub fn hide(self: &Arc<Self>, revoked: Revoked) {
+        let has_refused = !revoked.refused.is_empty();
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked;
-        for (scope, claim, fence) in self.rooms.leases.held_by(&refused).await? {
+        if has_refused && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let cache = Arc::clone(self);
+            runtime.spawn(async move {
+                if let Err(error) = cache.end_leases_of_refused().await {
+                    tracing::warn!(%error, "leases of a revoked token go on until they run out");
+                }
+            });
+        }
+    }
+
+    async fn end_leases_of_refused(&self) -> Result<(), CacheError> {
+        for (scope, claim, fence) in self.rooms.leases.held_by(&self.revoked().refused).await? {
             let at = (scope, claim);
             self.drop_lease(&at, fence, std::time::Duration::ZERO).await?;
             self.holds.end(&at, fence);

@@ -10,7 +10,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
-use super::{actions, blobs, leases, probes};
+use super::{actions, blobs, leases, probes, token};
 
 /// What any route may answer but those that tell whether the server lives.
 const ANY: &[Code] = &[Code::TooManyRequests];
@@ -46,6 +46,8 @@ const PROBLEMS: &[(&str, &[&[Code]])] = &[
     ("read_blob", &[SCOPED, blobs::GET_PROBLEMS]),
     ("has_blob", &[SCOPED, blobs::HEAD_PROBLEMS]),
     ("upload_blob", &[SCOPED, WRITES, blobs::PUT_PROBLEMS]),
+    ("revocations", &[SCOPED]),
+    ("who_am_i", &[ANY, token::PROBLEMS]),
     ("index", &[ANY]),
     ("healthz", &[]),
     ("readyz", &[probes::READY_PROBLEMS]),
@@ -58,6 +60,8 @@ A shared cache for C++ modules: build leases, complete uploads only, verified bl
 
 Every error is `application/problem+json` (RFC 9457) with a `code` from one list. A path that is none of these answers 404 \
 `no_route`, a method that a path does not have 405 `method_not_allowed` with `Allow`. Durations travel, timestamps never. \
+Where the server has tokens, send `Authorization: Bearer`; what a token may not read looks as if it were not there. A client says \
+which wire it speaks in `pcmcache-wire`. \
 Unknown fields of a request are refused; a client passes over those of an answer.";
 
 #[derive(utoipa::OpenApi)]
@@ -68,6 +72,7 @@ Unknown fields of a request are refused; a client passes over those of an answer
         (name = "leases", description = "The right to build."),
         (name = "results", description = "What actions made."),
         (name = "blobs", description = "Bytes by their SHA-256."),
+        (name = "tokens", description = "Who may do what."),
         (name = "server", description = "The server itself."),
     ),
 )]

@@ -1,14 +1,82 @@
-//! Before every request: who sent it. Whatever comes after finds the answer among the request's extensions, as
-//! `Arc<Principal>`.
+//! Before every request: who sent it, and whether they speak this server's wire. Whatever comes after finds who it was among
+//! the request's extensions, as `Arc<Principal>`; what a route does with them is its own matter.
+//!
+//! The book of tokens is read again first if it changed, so that a revocation holds for this very request.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue};
+use pcmcache_shared::api::problem::Code;
+use pcmcache_shared::api::{EPOCH_HEADER, OLDEST_WIRE, WIRE, WIRE_HEADER};
 
 use super::App;
+use super::problem::Refused;
 
 pub(super) async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let principal = app.trust.identify(request.headers());
-    request.extensions_mut().insert(principal);
-    next.run(request).await
+    app.trust.refresh(|revoked| app.cache.hide(revoked));
+    let asker = app.trust.identify(request.headers());
+    let sees_scopes = request.uri().path().starts_with("/v1/scopes/") && asker.sees_anything();
+    let mut response = match speaks_our_wire(request.headers()) {
+        Ok(()) => {
+            request.extensions_mut().insert(std::sync::Arc::clone(&asker.principal));
+            request.extensions_mut().insert(asker);
+            next.run(request).await
+        }
+        Err(refused) => refused.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(WIRE_HEADER, HeaderValue::from(WIRE));
+    if sees_scopes {
+        headers.insert(EPOCH_HEADER, HeaderValue::from(app.trust.epoch()));
+    }
+    response
+}
+
+/// Refuses a client whose wire is not ours, and says which program is to be brought up to date. One that does not say speaks
+/// the oldest.
+fn speaks_our_wire(headers: &HeaderMap) -> Result<(), Refused> {
+    let Some(value) = headers.get(WIRE_HEADER) else { return Ok(()) };
+    let spoken = value.to_str().ok().and_then(|text| text.parse::<u32>().ok());
+    let version = env!("CARGO_PKG_VERSION");
+    let ours = format!("pcmcache-server {version} speaks the wires {OLDEST_WIRE} to {WIRE}");
+    match spoken {
+        Some(spoken) if spoken < OLDEST_WIRE => Err(Refused::new(
+            Code::WireVersion,
+            format!("{ours}, this client {spoken}: install pcmcache {version} or newer"),
+        )),
+        Some(spoken) if spoken > WIRE => Err(Refused::new(
+            Code::WireVersion,
+            format!("{ours}, this client {spoken}: install a newer pcmcache-server, or pcmcache {version}"),
+        )),
+        Some(_) => Ok(()),
+        None => Err(Refused::new(Code::BadRequest, format!("{WIRE_HEADER} must be a number"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(value: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(WIRE_HEADER, value.parse().unwrap());
+        speaks_our_wire(&headers).err().map(|refused| format!("{refused:?}"))
+    }
+
+    #[test]
+    fn an_older_and_a_newer_client_are_told_what_to_install() {
+        assert!(speaks_our_wire(&HeaderMap::new()).is_ok());
+        for spoken in OLDEST_WIRE..=WIRE {
+            assert_eq!(answer(&spoken.to_string()), None);
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let older = answer(&(OLDEST_WIRE - 1).to_string()).unwrap();
+        assert!(older.contains(&format!("install pcmcache {version} or newer")), "{older}");
+        let newer = answer(&(WIRE + 1).to_string()).unwrap();
+        assert!(newer.contains("install a newer pcmcache-server"), "{newer}");
+        for bad in ["", "x", "-1", "99999999999"] {
+            assert!(answer(bad).unwrap().contains("BadRequest"), "{bad}");
+        }
+    }
 }

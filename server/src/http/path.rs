@@ -11,7 +11,7 @@ use pcmcache_shared::digest::NotHex;
 
 use super::problem::Refused;
 use crate::cache::CacheError;
-use crate::trust::{Principal, View, Writing};
+use crate::trust::{self, Asker, Principal, View, Writing};
 
 /// `{scope}`, to be read.
 #[derive(Debug)]
@@ -30,15 +30,78 @@ impl<S: Send + Sync> FromRequestParts<S> for Reading {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let text = segments(parts, state, |name, value| (name == "scope").then(|| value.to_owned())).await?;
-        let scope: Scope =
-            text.parse().map_err(|error| Refused::new(Code::BadScope, format!("'{text}': {error}")))?;
-        let principal = parts.extensions.get::<Arc<Principal>>();
-        let view = principal.and_then(|principal| principal.view(&scope));
-        let unknown = || {
-            let detail = format!("there is no scope '{scope}' here, or this token may not read it");
-            Refused::new(Code::UnknownScope, detail)
-        };
-        view.map(Self).ok_or_else(unknown)
+        let asker = asker(parts)?;
+        let scope: Result<Scope, _> = text.parse();
+        if let Some(view) = scope.as_ref().ok().and_then(|scope| asker.principal.view(scope)) {
+            return Ok(Self(view));
+        }
+        // Whatever it is that is not there, or is and is not for them.
+        Known::of(asker)?;
+        Err(match scope {
+            Ok(scope) => {
+                let detail = format!("there is no scope '{scope}', or it is not for this token");
+                Refused::new(Code::UnknownScope, detail)
+            }
+            Err(error) => Refused::new(Code::BadScope, format!("'{text}': {error}")),
+        })
+    }
+}
+
+/// Who asks, where a bad credential is none.
+fn asker(parts: &Parts) -> Result<&Asker, Refused> {
+    let asker = parts.extensions.get::<Asker>();
+    let asker = asker.ok_or_else(|| Refused::new(Code::Internal, "nobody looked who asks"))?;
+    match asker.refused {
+        Some(trust::Refused::Unreadable) => {
+            Err(Refused::new(Code::Unavailable, trust::Refused::Unreadable.to_string()))
+        }
+        Some(refused) => Err(Refused::new(Code::Unauthorized, refused.to_string())),
+        None => Ok(asker),
+    }
+}
+
+/// Whoever asks, known or not.
+#[derive(Debug)]
+pub(super) struct Anyone(pub(super) Arc<Principal>);
+
+/// Someone who is known: who showed no credential where one is needed is not.
+#[derive(Debug)]
+pub(super) struct Known;
+
+impl Known {
+    fn of(asker: &Asker) -> Result<Self, Refused> {
+        match asker.needs_token && asker.principal.is_anonymous() {
+            false => Ok(Self),
+            true => Err(Refused::new(Code::Unauthorized, "send 'Authorization: Bearer' and a token")),
+        }
+    }
+}
+
+/// Someone who may see what goes on in all scopes.
+#[derive(Debug)]
+pub(super) struct Observer;
+
+impl<S: Send + Sync> FromRequestParts<S> for Anyone {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        Ok(Self(Arc::clone(&asker(parts)?.principal)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Observer {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        let asker = asker(parts)?;
+        Known::of(asker)?;
+        match asker.principal.observes {
+            true => Ok(Self),
+            false => Err(Refused::new(
+                Code::Forbidden,
+                "this token may not see what goes on in all scopes; `pcmcache-server token create --observe` makes one that may",
+            )),
+        }
     }
 }
 

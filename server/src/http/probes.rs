@@ -8,6 +8,7 @@ use http::{HeaderMap, header};
 use pcmcache_shared::api::problem::Code;
 
 use super::App;
+use super::path::Observer;
 use super::problem::Refused;
 use crate::metrics::{Format, Reading};
 
@@ -70,7 +71,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     tag = "server",
     responses((status = 200, description = "The counts.", content_type = "text/plain", body = String)),
 )]
-pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> impl IntoResponse {
+pub(super) async fn metrics(_: Observer, State(app): State<App>, headers: HeaderMap) -> impl IntoResponse {
     let format = Format::wanted(&headers);
     let reading = Reading::of(&app.cache, app.data_dir.as_deref()).await;
     ([(header::CONTENT_TYPE, format.content_type())], app.metrics.render(reading, format))

@@ -64,6 +64,11 @@ impl Principal {
         self.id != Self::ANYONE && self.id != Self::ANONYMOUS
     }
 
+    /// Whether they carried no credential.
+    pub fn is_anonymous(&self) -> bool {
+        self.writers.is_empty()
+    }
+
     /// What they see under the scope; `None` if they may not read it, and then it is as if it were not there.
     pub fn view(&self, scope: &Scope) -> Option<View> {
         let is_own = self.writes.as_ref() == Some(scope);

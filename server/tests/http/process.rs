@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::authority::Authority;
 use super::tls::connect;
-use super::wire::{Scratch, within};
+use super::wire::{Scratch, h2, within};
 
 pub(super) fn command(data_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pcmcache-server"));
@@ -30,7 +30,8 @@ impl Process {
     }
 
     fn start_with(data_dir: &Path, arguments: &[&str]) -> (Self, String) {
-        let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
+        let listen: &[_] = if arguments.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let arguments = [listen, arguments].concat();
         Self::run(command(data_dir, &arguments))
     }
 
@@ -186,4 +187,82 @@ fn help_teaches_and_version_is_one_line() {
     }
     let version = String::from_utf8(command(&dir.0, &["--version"]).output().unwrap().stdout).unwrap();
     assert_eq!(version, format!("pcmcache-server {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+fn output(data_dir: &Path, arguments: &[&str]) -> Output {
+    command(data_dir, arguments).output().unwrap()
+}
+
+#[tokio::test]
+async fn a_token_is_printed_alone_and_once_and_is_in_no_log() {
+    let scratch = Scratch::new();
+    let created =
+        output(&scratch.0, &["token", "create", "--name", "ci", "--write", "main", "--expires", "90d"]);
+    let token = String::from_utf8(created.stdout).unwrap();
+    let token = token.strip_suffix('\n').unwrap();
+    assert!(token.starts_with("pcmc_") && !token.contains(char::is_whitespace), "{token}");
+    let said = String::from_utf8(created.stderr).unwrap();
+    assert!(said.contains("ci  writes main  ends in 90d") && !said.contains(token), "{said}");
+
+    // Beyond loopback is well with tokens, and the log says what that means without TLS.
+    let (mut process, line) = Process::start_with(&scratch.0, &["--listen", "0.0.0.0:0", "--log", "trace"]);
+    // Read all the while: a log that nobody reads holds the server up.
+    let stderr = process.0.stderr.take().unwrap();
+    let log = std::thread::spawn(|| std::io::read_to_string(stderr).unwrap());
+    let port = line.trim_end().rsplit(':').next().unwrap().to_owned();
+    let mut peer = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    for credential in [token, "pcmc_wrong", token] {
+        let request = format!(
+            "GET /v1/token HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {credential}\r\nX-Token: {credential}\r\n\r\n"
+        );
+        std::io::Write::write_all(&mut peer, request.as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let length = peer.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        assert_eq!(answer.starts_with("HTTP/1.1 200 "), credential == token, "{answer}");
+        assert!(!answer.contains(token));
+    }
+    drop(peer);
+    let addr = format!("127.0.0.1:{port}").parse().unwrap();
+    for credential in [token, "pcmc_wrong", token] {
+        let request =
+            http::Request::get("http://h/v1/token").header("authorization", format!("Bearer {credential}"));
+        let request = request.body(http_body_util::Full::new(bytes::Bytes::new())).unwrap();
+        let answer = within(h2(addr).await.sender.send_request(request)).await.unwrap();
+        assert_eq!(answer.status() == 200, credential == token);
+    }
+    let revoked = output(&scratch.0, &["token", "revoke", "ci"]);
+    assert_eq!(revoked.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&revoked.stderr).contains("its results are taken back"));
+    let list = output(&scratch.0, &["token", "list"]);
+    assert!(String::from_utf8_lossy(&list.stdout).contains("revoked"));
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().0, Some(0));
+    let log = log.join().unwrap();
+    assert!(log.contains("in the clear") && log.contains("/v1/token"), "{log}");
+    let secret = token.strip_prefix("pcmc_").unwrap();
+    assert!(!log.contains(secret), "a token is in the log");
+    for file in scratch.files(".") {
+        let bytes = fs_err::read(&file).unwrap();
+        let is_there = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+        assert!(!is_there, "{} holds the token", file.display());
+    }
+}
+
+#[test]
+fn what_cannot_be_done_with_tokens_is_said() {
+    let scratch = Scratch::new();
+    for (arguments, says) in [
+        (&["create", "--name", "a b", "--read", "main"][..], "a token's name is"),
+        (&["create", "--name", "a"], "--read, --write, --admin or --observe"),
+        (&["revoke", "nobody"], "token list"),
+    ] {
+        let refused = output(&scratch.0, &[&["token"], arguments].concat());
+        assert_refuses(&refused, 1, &[says, "tokens.json"]);
+    }
+    let wrong = output(&scratch.0, &["token", "create", "--name", "a", "--read", "Main"]);
+    assert_refuses(&wrong, 2, &["--read", "a scope name is"]);
+    let wrong =
+        output(&scratch.0, &["token", "create", "--name", "a", "--read", "main", "--expires", "soon"]);
+    assert_refuses(&wrong, 2, &["--expires", "90d"]);
 }
