@@ -101,7 +101,7 @@ impl Compiler {
     ) -> Result<Driver, Bypass> {
         let args = probe_arguments(invocation);
         // What is native is asked anew each time: a cache directory may move from host to host.
-        let is_native = args.iter().any(|arg| arg.ends_with("=native"));
+        let is_native = args.iter().any(|arg| arg.contains("=native"));
         let store = store.filter(|_| !is_native && !invocation.asks_anew);
         let memo = store.map(|store| memo_file(store, &self.probe_name(&args, cwd, bases)));
         if let Some(known) = memo.as_deref().and_then(|path| read_memo(path, cwd)) {
