@@ -162,18 +162,24 @@ impl Bases {
 
     /// Whether a path, relative or not, leads to a place below a base.
     pub fn contain(&self, cwd: &Path, path: &Path) -> bool {
-        let mut plain = PathBuf::new();
-        for part in cwd.join(path).components() {
-            match part {
-                Component::ParentDir => {
-                    plain.pop();
-                }
-                Component::CurDir => {}
-                Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
-            }
-        }
+        let plain = plain(&cwd.join(path));
         self.directories.iter().any(|base| plain.starts_with(base))
     }
+}
+
+/// The absolute path without `.` and `..`, as if there were no links.
+pub fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// Whether there are ever more `..` than directories before them.

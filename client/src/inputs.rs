@@ -13,7 +13,7 @@ use memchr::memmem;
 use pcmcache_shared::recipe::{Learnt, Unit};
 use pcmcache_shared::{Digest, IncludeSet, Recipe};
 
-use crate::bases::Bases;
+use crate::bases::{self, Bases};
 use crate::depfile::{self, Rules};
 use crate::invocation::{Family, Invocation, Kind, Language};
 use crate::local::memo::Memo;
@@ -376,6 +376,9 @@ impl Inputs {
             }
             texts.push((path, text, is_system));
         }
+        if let Some(twin) = self.once_by_two_names(&texts) {
+            return Err(Uncacheable::new("pragma-once", detail(twin)));
+        }
         let words = invocation.keyed_words(str::to_owned);
         let macros = macros(&words);
         let read: Vec<Text<'_>> =
@@ -391,6 +394,19 @@ impl Inputs {
         let files = || texts.iter().map(|(path, ..)| *path);
         let look_up = |(text, probe): &(usize, Probe)| self.search.look_up(probe, path_of(*text), files());
         Ok(found.iter().flat_map(look_up).collect())
+    }
+
+    /// A file of the user's that is to be read once and has the bytes of another: whether it is the same file, by a link,
+    /// decides how often it is read, and that is in no digest.
+    fn once_by_two_names<'a>(&self, texts: &[(&'a Path, Vec<u8>, bool)]) -> Option<&'a Path> {
+        let mut names: HashMap<Digest, PathBuf> = HashMap::new();
+        let once = texts.iter().filter(|(_, text, is_system)| !is_system && is_read_once(text));
+        once.map(|(path, ..)| *path).find(|path| {
+            let absolute = self.cwd.join(path);
+            let Some((_, digest)) = self.seen.get(absolute.as_os_str()) else { return false };
+            let plain = bases::plain(&absolute);
+            names.insert(*digest, plain.clone()).is_some_and(|other| other != plain)
+        })
     }
 
     /// The BMIs that this compile loads or may load.
@@ -491,6 +507,12 @@ fn compares_times(text: &[u8]) -> bool {
     };
     memmem::find_iter(text, b"dependency").any(is_named)
         || has(text, b"dependency") && lines.any(|line| has(line, b"dependency") && has(line, b"ragma"))
+}
+
+/// Whether the text may say `#pragma once`.
+fn is_read_once(text: &[u8]) -> bool {
+    let has = |word: &[u8]| memmem::find(text, word).is_some();
+    has(b"ragma") && has(b"once")
 }
 
 /// What a text must not hold: the clock is not in the key, nor is what the assembler reads.

@@ -140,6 +140,11 @@ const TABLE: &[Advice] = &[
         "leave `#pragma GCC dependency` to the build",
     ),
     row(
+        "pragma-once",
+        "two of its headers are equal and to be read once, which a link between them decides",
+        "guard them by macros of their own",
+    ),
+    row(
         "terminal-diagnostics",
         "its diagnostics were wrapped to the terminal's width",
         "nothing: it is cached when the compiler has nothing to say, or not on a terminal",
