@@ -400,7 +400,9 @@ impl Inputs {
     /// decides how often it is read, and that is in no digest.
     fn once_by_two_names<'a>(&self, texts: &[(&'a Path, Vec<u8>, bool)]) -> Option<&'a Path> {
         let mut names: HashMap<Digest, PathBuf> = HashMap::new();
-        let once = texts.iter().filter(|(_, text, is_system)| !is_system && is_read_once(text));
+        let users = || texts.iter().filter(|(.., is_system)| !is_system);
+        let any = users().any(|(_, text, _)| probes::imports_files(text));
+        let once = users().filter(|(_, text, _)| any || is_read_once(text));
         once.map(|(path, ..)| *path).find(|path| {
             let absolute = self.cwd.join(path);
             let Some((_, digest)) = self.seen.get(absolute.as_os_str()) else { return false };

@@ -202,6 +202,11 @@ pub fn included(text: &[u8]) -> Included {
     included
 }
 
+/// Whether the text may say `#import`.
+pub fn imports_files(text: &[u8]) -> bool {
+    uses(text, "import").any(|at| begins_directive(before(text, at)))
+}
+
 /// Whether this, which stands before a word, makes it a directive: a `#` in one of its spellings with nothing but
 /// comments around it. Where a comment began on a line above, the `#` may stand there.
 fn begins_directive(before: &[u8]) -> bool {
