@@ -19,7 +19,6 @@ mod range;
 mod revocations;
 mod token;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::{Router, middleware};
@@ -31,6 +30,7 @@ use utoipa_axum::routes;
 
 use self::oversee::Overseer;
 use crate::cache::Cache;
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::trust::Trust;
 
@@ -47,10 +47,10 @@ pub struct App {
     pub stop: CancellationToken,
     /// What is counted beside the cache.
     pub metrics: Arc<Metrics>,
-    /// Where the store lies, if it lies on a disk.
-    pub data_dir: Option<PathBuf>,
     /// Who may ask for how much.
     pub gate: Gate,
+    /// The counts over time.
+    pub history: Arc<History>,
 }
 
 fn routes() -> OpenApiRouter<App> {

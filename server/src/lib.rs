@@ -10,6 +10,7 @@ pub mod config;
 pub mod connection;
 pub mod embedded;
 pub mod fault;
+pub mod history;
 pub mod http;
 pub mod leases;
 pub mod limits;

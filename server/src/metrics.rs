@@ -17,7 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use self::connections::{Connections, Open};
-pub use self::reading::{Reading, Space};
+pub use self::reading::Reading;
 pub use self::text::Format;
 use crate::seen::SECONDS;
 

@@ -20,7 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use self::builds::Builds;
 pub use self::builds::{Building, Ended, Finished};
-use self::modules::Modules;
+pub(crate) use self::modules::{Kept as KeptModules, Modules};
 pub use self::modules::{Missed, Slow};
 use self::offers::Offers;
 use self::scopes::Scopes;
@@ -224,5 +224,10 @@ impl Seen {
     pub fn modules(&self, at_most: usize, sees: impl Fn(&Scope) -> bool) -> (Vec<Missed>, Vec<Slow>) {
         let modules = lock(&self.modules);
         (modules.most_missed(at_most, &sees), modules.slowest(at_most, &sees))
+    }
+
+    /// What is known of modules, to be kept over a restart, or put back after one.
+    pub(crate) fn with_modules<T>(&self, act: impl FnOnce(&mut Modules) -> T) -> T {
+        act(&mut lock(&self.modules))
     }
 }

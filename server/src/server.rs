@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::clock::{Clock, SystemClock, SystemEntropy};
 use crate::config::{Command, Config};
 use crate::connection::{self, Stop};
 use crate::embedded::Embedded;
+use crate::history::History;
 use crate::http::{self, App, Gate};
 use crate::limits::Limiter;
 use crate::log;
@@ -158,15 +158,14 @@ pub struct Server {
     limiter: Arc<Limiter>,
     behind_proxy: bool,
     tls: Option<Arc<Tls>>,
-    data_dir: Option<PathBuf>,
     plan: Plan,
+    history: Arc<History>,
 }
 
 impl Server {
     /// Reads the certificate and opens the store that the flags name.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let directory = config.data_dir()?;
-        let data_dir = Some(directory.clone());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let tls = config.tls_files().map(|files| Tls::open(files, Arc::clone(&clock))).transpose();
         let tls = tls.context("cannot speak TLS (--tls-cert, --tls-key, --tls-client-ca)")?;
@@ -187,6 +186,11 @@ impl Server {
         let cache = Cache::new(rooms, limits);
         let trust = Trust::with(config.trust()?, Arc::clone(&clock))?;
         trust.refresh(|revoked| cache.hide(revoked));
+        let opening = {
+            let (cache, directory) = (Arc::clone(&cache), config.data_dir()?);
+            tokio::task::spawn_blocking(move || Arc::new(History::open(&directory, &cache)))
+        };
+        let history = opening.await?;
         Ok(Self {
             cache,
             trust,
@@ -194,8 +198,8 @@ impl Server {
             limiter: Limiter::new(config.client_bounds(), clock),
             behind_proxy: config.behind_proxy,
             tls,
-            data_dir,
             plan: config.plan(),
+            history,
         })
     }
 
@@ -208,22 +212,26 @@ impl Server {
             trust: Arc::clone(&self.trust),
             stop: stop.drain.clone(),
             metrics,
-            data_dir: self.data_dir.clone(),
             gate: Gate {
                 limiter: self.limiter,
                 connections: Arc::clone(&connections),
                 behind_proxy: self.behind_proxy,
             },
+            history: Arc::clone(&self.history),
         };
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.cache), self.plan));
+        let recording = tokio::spawn(Arc::clone(&self.history).run(Arc::clone(&self.cache)));
         let looking = AbortOnDropHandle::new(tokio::spawn(look_at_book(self.trust, Arc::clone(&self.cache))));
         let following = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
         connection::run(listener, self.tls, http::router(app), self.limits, connections, stop, shutdown)
             .await;
         drop((following, looking));
-        upkeep.abort();
-        // It holds the store open until it is gone.
-        let _ = upkeep.await;
+        for running in [upkeep, recording] {
+            running.abort();
+            // It holds the store open until it is gone.
+            let _ = running.await;
+        }
+        self.history.finish(&self.cache).await;
         if let Err(error) = self.cache.flush_uses().await {
             tracing::warn!(%error, "the last uses of results could not be noted");
         }

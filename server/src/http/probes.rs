@@ -73,7 +73,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
 )]
 pub(super) async fn metrics(_: Observer, State(app): State<App>, headers: HeaderMap) -> impl IntoResponse {
     let format = Format::wanted(&headers);
-    let reading = Reading::of(&app.cache, app.data_dir.as_deref()).await;
+    let reading = Reading::of(&app.cache).await;
     ([(header::CONTENT_TYPE, format.content_type())], app.metrics.render(reading, format))
 }
 

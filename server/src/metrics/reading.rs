@@ -1,7 +1,6 @@
 //! What the cache and the store count, at the moment of a scrape.
 
 use std::fmt;
-use std::path::Path;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -12,24 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::cache::{Cache, Snapshot};
 use crate::seen::{Named, ScopeCounts};
-
-/// Bytes of the disk on which the store lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
-    /// Those that the store may still take.
-    pub free: u64,
-    /// All there are.
-    pub total: u64,
-}
-
-impl Space {
-    /// That of the disk on which this directory lies, if it says.
-    pub fn of(directory: &Path) -> Option<Self> {
-        let stat = rustix::fs::statvfs(directory).ok()?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Some(Self { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
-    }
-}
+use crate::space::Usage;
 
 /// What there is to tell; what could not be had is told by its absence.
 #[derive(Debug)]
@@ -42,8 +24,8 @@ pub struct Reading {
     pub waiting: usize,
     /// Results that are there.
     pub results: Option<u64>,
-    /// The disk.
-    pub space: Option<Space>,
+    /// What the store takes.
+    pub usage: Usage,
     pub(super) waits: Histogram,
     pub(super) woken: Histogram,
 }
@@ -56,7 +38,7 @@ impl Default for Reading {
             scopes: Vec::new(),
             waiting: 0,
             results: None,
-            space: None,
+            usage: Usage::default(),
             waits: none(),
             woken: none(),
         }
@@ -65,7 +47,7 @@ impl Default for Reading {
 
 impl Reading {
     /// Reads it all.
-    pub async fn of(cache: &Cache, data_dir: Option<&Path>) -> Self {
+    pub async fn of(cache: &Cache) -> Self {
         // A store that does not answer is told by what is missing here, and by /readyz.
         let results = cache.results().await.ok();
         Self {
@@ -73,7 +55,7 @@ impl Reading {
             scopes: cache.seen().scopes(),
             waiting: cache.waiting(),
             results,
-            space: data_dir.and_then(Space::of),
+            usage: cache.usage(),
             waits: cache.seen().waits.clone(),
             woken: cache.seen().woken.clone(),
         }
@@ -89,14 +71,17 @@ impl Collector for Reading {
         let gauges = [
             ("results", "Results that are there.", self.results),
             ("waiting", "Acquires that wait for someone else's build now.", Some(self.waiting as u64)),
-            ("disk_free_bytes", "Bytes of the disk that are free.", self.space.map(|space| space.free)),
-            ("disk_bytes", "Bytes of the disk on which the store lies.", self.space.map(|space| space.total)),
+            ("blobs", "Blobs that are stored.", self.usage.counted.then_some(self.usage.blobs)),
+            ("store_limit_bytes", "What the store may take (--max-size).", self.usage.max_size),
+            ("disk_free_bytes", "What is free on the store's disk.", self.usage.disk_free),
+            ("disk_keep_free_bytes", "What stays free there.", Some(self.usage.keep_free)),
         ];
         for (name, help, value) in gauges {
             if let Some(value) = value {
                 gauge(encoder, name, help, value)?;
             }
         }
+        self.encode_store(encoder)?;
         self.encode_scopes(encoder)?;
         let mut info = encoder.encode_descriptor(
             "build_info",
@@ -110,6 +95,22 @@ impl Collector for Reading {
 }
 
 impl Reading {
+    fn encode_store(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "What the store takes: blobs, room reserved by uploads, what was moved aside being damaged, and what \
+                    was removed while downloads have it open.";
+        let mut family = encoder.encode_descriptor("store_bytes", help, None, MetricType::Gauge)?;
+        let usage = &self.usage;
+        for (kind, bytes) in [
+            ("blobs", usage.blob_bytes),
+            ("reserved", usage.reserved_bytes),
+            ("damaged", usage.damaged_bytes),
+            ("unlinked_open", usage.unlinked_open_bytes),
+        ] {
+            ConstGauge::new(bytes).encode(family.encode_family(&[("kind", kind)])?)?;
+        }
+        Ok(())
+    }
+
     fn encode_scopes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         for (index, (name, help, _)) in ScopeCounts::default().table().into_iter().enumerate() {
             let (name, divisor) = in_seconds(name);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use pcmcache_shared::{Cost, Scope};
+use serde::{Deserialize, Serialize};
 
 /// Modules that are kept of each day, in each of the two lists.
 const MAX_MODULES: usize = 1000;
@@ -15,7 +16,7 @@ const MAX_MODULES: usize = 1000;
 type Name = (Scope, String);
 
 /// A module that was missed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missed {
     /// Where.
     pub scope: Scope,
@@ -26,7 +27,7 @@ pub struct Missed {
 }
 
 /// A module that took long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slow {
     /// Where.
     pub scope: Scope,
@@ -39,7 +40,11 @@ pub struct Slow {
 /// What is known of modules: today and the day before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Modules {
+    day: u64,
     today: Day,
+    yesterday: Day,
+    /// Whether something is not yet kept for the next start.
+    pub(crate) changed: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -48,11 +53,26 @@ struct Day {
     slowest: HashMap<Name, u64>,
 }
 
+/// What is kept over a restart.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    day: u64,
+    today: KeptDay,
+    yesterday: KeptDay,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct KeptDay {
+    misses: Vec<Missed>,
+    slowest: Vec<Slow>,
+}
+
 impl Modules {
     pub(super) fn missed(&mut self, scope: &Scope, subject: &str) {
         if subject.is_empty() {
             return;
         }
+        self.changed = true;
         let (counts, name) = (&mut self.today.misses, (scope.clone(), subject.to_owned()));
         if let Some(count) = counts.get_mut(&name) {
             *count += 1;
@@ -76,10 +96,23 @@ impl Modules {
         if least.is_some_and(|least| cost.wall_ms <= least) {
             return;
         }
+        self.changed = true;
         if before.is_none() {
             make_room(slowest);
         }
         slowest.insert(name, cost.wall_ms);
+    }
+
+    /// It is this day. Another than before begins anew, and what was counted is yesterday's: also where the clock was
+    /// set, since a day too short is better than one that never ends.
+    pub(crate) fn turn(&mut self, day: u64) {
+        if self.day == 0 {
+            self.day = day;
+        } else if self.day != day {
+            self.day = day;
+            self.yesterday = std::mem::take(&mut self.today);
+            self.changed = true;
+        }
     }
 
     pub(super) fn most_missed(&self, at_most: usize, sees: impl Fn(&Scope) -> bool) -> Vec<Missed> {
@@ -110,7 +143,43 @@ impl Modules {
     }
 
     fn days(&self, of: impl Fn(&Day) -> &HashMap<Name, u64>) -> impl Iterator<Item = (&Name, &u64)> {
-        of(&self.today).iter()
+        of(&self.today).iter().chain(of(&self.yesterday))
+    }
+
+    /// All of it, to be kept.
+    pub(crate) fn kept(&self) -> Kept {
+        Kept { day: self.day, today: self.today.kept(), yesterday: self.yesterday.kept() }
+    }
+
+    /// Takes back what was kept.
+    pub(crate) fn restore(&mut self, kept: Kept) {
+        let Kept { day, today, yesterday } = kept;
+        *self = Self { day, today: Day::of(today), yesterday: Day::of(yesterday), changed: false };
+    }
+}
+
+impl Day {
+    fn kept(&self) -> KeptDay {
+        let missed = |((scope, subject), misses): (&Name, &u64)| Missed {
+            scope: scope.clone(),
+            subject: subject.clone(),
+            misses: *misses,
+        };
+        let slow = |((scope, subject), wall_ms): (&Name, &u64)| Slow {
+            scope: scope.clone(),
+            subject: subject.clone(),
+            wall_ms: *wall_ms,
+        };
+        KeptDay {
+            misses: self.misses.iter().map(missed).collect(),
+            slowest: self.slowest.iter().map(slow).collect(),
+        }
+    }
+
+    fn of(kept: KeptDay) -> Self {
+        let misses = kept.misses.into_iter().map(|row| ((row.scope, row.subject), row.misses));
+        let slowest = kept.slowest.into_iter().map(|row| ((row.scope, row.subject), row.wall_ms));
+        Self { misses: misses.take(MAX_MODULES).collect(), slowest: slowest.take(MAX_MODULES).collect() }
     }
 }
 
@@ -136,6 +205,10 @@ mod tests {
 
     fn main() -> Scope {
         Scope::default()
+    }
+
+    fn missed(modules: &Modules, at_most: usize) -> Vec<(String, u64)> {
+        modules.most_missed(at_most, |_| true).into_iter().map(|row| (row.subject, row.misses)).collect()
     }
 
     #[test]
@@ -164,6 +237,25 @@ mod tests {
         assert_eq!((slowest[0].subject.as_str(), slowest[0].wall_ms), ("std.cppm", 900));
         assert_eq!(slowest[1].wall_ms, 799);
         assert_eq!(modules.today.slowest.len(), MAX_MODULES);
+    }
+
+    #[test]
+    fn two_days_are_kept_and_survive_a_restart() {
+        let mut modules = Modules::default();
+        modules.turn(100);
+        modules.missed(&main(), "a.cppm");
+        modules.built(&main(), "a.cppm", Cost { wall_ms: 7 });
+        modules.turn(101);
+        modules.missed(&main(), "a.cppm");
+        modules.missed(&main(), "b.cppm");
+        assert_eq!(missed(&modules, 9), [("a.cppm".to_owned(), 2), ("b.cppm".to_owned(), 1)]);
+        let mut again = Modules::default();
+        again.restore(serde_json::from_slice(&serde_json::to_vec(&modules.kept()).unwrap()).unwrap());
+        assert_eq!(missed(&again, 1), missed(&modules, 1));
+        assert_eq!(again.slowest(9, |_| true).len(), 1);
+        again.turn(102);
+        again.turn(103);
+        assert_eq!(missed(&again, 9), []);
     }
 
     #[test]
