@@ -8,6 +8,7 @@ mod blobs;
 mod body;
 mod caller;
 mod document;
+mod framing;
 mod identify;
 mod leases;
 mod lookup;

@@ -29,6 +29,10 @@ mod log;
 mod process;
 #[path = "http/quotas.rs"]
 mod quotas;
+#[path = "http/shapes.rs"]
+mod shapes;
+#[path = "http/smuggling.rs"]
+mod smuggling;
 #[path = "http/team.rs"]
 mod team;
 #[path = "http/tls.rs"]

@@ -17,6 +17,7 @@ pub mod http;
 pub mod liar;
 pub mod machine;
 pub mod modules;
+pub mod nginx;
 pub mod patience;
 pub mod process;
 pub mod proxy;

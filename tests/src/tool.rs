@@ -30,6 +30,12 @@ pub fn make() -> PathBuf {
     installed("PCMCACHE_TEST_MAKE", "make")
 }
 
+/// nginx, which may lie where only root looks.
+pub fn nginx() -> PathBuf {
+    let beside = Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file());
+    in_path("nginx").or(beside).unwrap_or_else(|| installed("PCMCACHE_TEST_NGINX", "nginx"))
+}
+
 /// The OpenAPI fuzzer.
 pub fn schemathesis() -> PathBuf {
     installed("PCMCACHE_TEST_SCHEMATHESIS", "schemathesis")

@@ -1,4 +1,5 @@
-//! Around every request: a name, a path that can be read, a panic that stays its own, a line in the log, a count.
+//! Around every request: a name, a head that can be trusted, a path that can be read, a panic that stays its own, a line in
+//! the log, a count.
 //!
 //! A request's name is on every line that is logged on its behalf, also by the tasks it starts and while its body is
 //! sent; it comes from the client if that is a sensible one, and goes back with the answer.
@@ -21,6 +22,7 @@ use pcmcache_shared::api::problem::Code;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
+use super::framing;
 use super::path::is_readable;
 use super::problem::Refused;
 use crate::clock::Entropy;
@@ -79,7 +81,15 @@ pub(super) async fn oversee(
     // Without the query, which nobody reads here and which may hold what is nobody's business.
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!("request", id, %method, path);
-    let mut response = handle(request, next).instrument(span.clone()).await;
+    let doubt = doubt(&request);
+    let is_last = framing::is_last(&request) || doubt.is_some();
+    let answering = async {
+        match doubt {
+            None => answer(request, next).await,
+            Some(doubt) => Refused::new(Code::BadRequest, doubt).into_response(),
+        }
+    };
+    let mut response = answering.instrument(span.clone()).await;
     let (status, took) = (response.status(), start.elapsed());
     // Most of the body is still to come, and nobody will read it: the connection is of no further use.
     let unread = [
@@ -89,7 +99,7 @@ pub(super) async fn oversee(
         StatusCode::INSUFFICIENT_STORAGE,
         StatusCode::TOO_MANY_REQUESTS,
     ];
-    if version <= Version::HTTP_11 && unread.contains(&status) {
+    if version <= Version::HTTP_11 && (is_last || unread.contains(&status)) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Ok(id) = HeaderValue::try_from(id) {
@@ -101,12 +111,12 @@ pub(super) async fn oversee(
     response.map(|body| Body::new(InSpan { body, span: span.clone() }))
 }
 
-async fn handle(request: Request, next: Next) -> Response {
-    if is_readable(request.uri().path()) {
-        answer(request, next).await
-    } else {
-        Refused::new(Code::BadRequest, "the path's percent escapes are not those of UTF-8").into_response()
-    }
+/// What is wrong with a request before anyone looks at what it asks for.
+fn doubt(request: &Request) -> Option<&'static str> {
+    let unreadable = || {
+        (!is_readable(request.uri().path())).then_some("the path's percent escapes are not those of UTF-8")
+    };
+    framing::doubt(request).or_else(unreadable)
 }
 
 /// The pattern of the path: as many as the route table has.

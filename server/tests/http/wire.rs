@@ -104,6 +104,10 @@ impl Served {
 
     /// Writes these bytes, ends the sending side if told to, and reads until the server closes.
     pub(crate) async fn raw(&self, bytes: &[u8], end: bool) -> String {
+        String::from_utf8_lossy(&self.raw_bytes(bytes, end).await).into_owned()
+    }
+
+    pub(crate) async fn raw_bytes(&self, bytes: &[u8], end: bool) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         if end {
@@ -112,7 +116,7 @@ impl Served {
         let mut answer = Vec::new();
         // A reset after the answer is no failure of the answer.
         let _ = within(stream.read_to_end(&mut answer)).await;
-        String::from_utf8_lossy(&answer).into_owned()
+        answer
     }
 
     /// Nothing of any upload is left, or will be in a moment: a connection's end and its clean-up are two things.
