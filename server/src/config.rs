@@ -79,6 +79,11 @@ pub struct Config {
     #[arg(long, env = "PCMCACHE_SERVER_TOKENS", value_name = "FILE", global = true)]
     pub tokens: Option<PathBuf>,
 
+    /// Which CI jobs may do what, by the OIDC tokens that GitHub Actions and GitLab give them (TOML; the operations guide
+    /// explains it). A job exchanges its token for a session of at most six hours.
+    #[arg(long, env = "PCMCACHE_SERVER_OIDC", value_name = "FILE")]
+    pub oidc: Option<PathBuf>,
+
     /// A scope that anyone may read and watch, without a token too: for jobs that get none, as those of forks do. Give
     /// several by giving it again, or with commas.
     #[arg(long, env = "PCMCACHE_SERVER_PUBLIC_READ", value_name = "SCOPE", value_delimiter = ',')]
@@ -234,7 +239,7 @@ impl Config {
 
     /// Whether anyone must show a token.
     fn has_tokens(&self) -> bool {
-        self.tokens.is_some() || self.book().is_ok_and(|book| book.path().exists())
+        self.tokens.is_some() || self.oidc.is_some() || self.book().is_ok_and(|book| book.path().exists())
     }
 
     /// Where the book of tokens is, or would be.
@@ -247,7 +252,11 @@ impl Config {
 
     /// Whom to let in.
     pub fn trust(&self) -> Result<trust::Settings, NoDataDir> {
-        let without_book = if self.tokens.is_some() { WithoutBook::Mistake } else { WithoutBook::Open };
+        let without_book = match (&self.tokens, &self.oidc) {
+            (Some(_), _) => WithoutBook::Mistake,
+            (None, Some(_)) => WithoutBook::Empty,
+            (None, None) => WithoutBook::Open,
+        };
         Ok(trust::Settings { book: self.book()?, without_book, public: self.public_read.clone() })
     }
 

@@ -22,6 +22,7 @@ mod ledger;
 mod migrate;
 mod readers;
 mod results;
+mod spent;
 mod tables;
 mod uses;
 mod writer;

@@ -62,7 +62,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(lookup::lookup))
         .routes(routes!(blobs::get, blobs::head, blobs::put))
         .routes(routes!(revocations::revocations))
-        .routes(routes!(token::who_am_i))
+        .routes(routes!(token::who_am_i, token::exchange))
         .routes(routes!(probes::index))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))

@@ -27,7 +27,7 @@ use crate::log;
 use crate::metrics::Metrics;
 use crate::space::DiskOf;
 use crate::tls::Tls;
-use crate::trust::Trust;
+use crate::trust::{Jobs, Trust};
 use crate::upkeep::{self, Plan};
 
 /// How often the book of tokens is looked at when nobody asks for anything: who only waits must learn of a revocation too.
@@ -175,6 +175,7 @@ impl Server {
             tokio::task::spawn_blocking(move || Embedded::open_within(&directory, clock, bounds, disk))
         };
         let embedded = opening.await?.context("cannot use the data directory (--data-dir)")?;
+        let spent = Arc::clone(&embedded) as _;
         let rooms = Rooms {
             blobs: Arc::clone(&embedded) as _,
             results: Arc::clone(&embedded) as _,
@@ -184,7 +185,15 @@ impl Server {
         };
         let limits = Limits { max_blob: config.max_blob.0, ..Limits::default() };
         let cache = Cache::new(rooms, limits);
-        let trust = Trust::with(config.trust()?, Arc::clone(&clock))?;
+        let jobs = match &config.oidc {
+            Some(file) => {
+                let (keys, public) = (config.data_dir()?.join("session-keys.json"), &config.public_read);
+                let entropy = Arc::new(SystemEntropy);
+                Some(Jobs::open(file, keys, public, spent, Arc::clone(&clock), entropy)?)
+            }
+            None => None,
+        };
+        let trust = Trust::with(config.trust()?, jobs, Arc::clone(&clock))?;
         trust.refresh(|revoked| cache.hide(revoked));
         let opening = {
             let (cache, directory) = (Arc::clone(&cache), config.data_dir()?);
@@ -243,5 +252,6 @@ async fn look_at_book(trust: Arc<Trust>, cache: Arc<Cache>) {
     loop {
         ticks.tick().await;
         trust.refresh(|revoked| cache.hide(revoked));
+        trust.renew_keys();
     }
 }

@@ -13,13 +13,18 @@ mod bearer;
 pub mod book;
 mod command;
 mod file;
+mod jobs;
+mod keys;
+mod oidc;
 mod principal;
 mod revoked;
 mod secret;
+mod session;
+mod spent;
 mod subject;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -27,6 +32,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use pcmcache_shared::api::limits;
 use pcmcache_shared::api::revocations::Revocations;
+use pcmcache_shared::api::token;
 use pcmcache_shared::{Digest, Scope};
 
 use self::bearer::Bearer;
@@ -34,9 +40,13 @@ use self::book::{Book, Entry};
 pub use self::command::TokenCommand;
 use self::file::Stamp;
 pub use self::file::{BookFile, FileError};
+pub use self::jobs::{Jobs, NoSession};
+pub use self::oidc::NotAdmitted;
 pub use self::principal::Principal;
 pub use self::revoked::{Revoked, WriterSet};
 pub use self::secret::Token;
+use self::session::Session;
+pub use self::spent::{MAX_SPENT, MemorySpent, Spent};
 pub use self::view::{View, Writing};
 use crate::clock::Clock;
 
@@ -67,6 +77,7 @@ pub enum WithoutBook {
 pub struct Trust {
     clock: Arc<dyn Clock>,
     settings: Option<Settings>,
+    jobs: Option<Jobs>,
     known: RwLock<Known>,
     anyone: Arc<Principal>,
     anonymous: Arc<Principal>,
@@ -166,16 +177,26 @@ pub enum TrustError {
         "--public-read says what may be read without a token, but there are no tokens: everyone may read and write"
     )]
     PublicWithoutTokens,
+    /// The rules for CI jobs cannot be used.
+    #[error("cannot use the rules for CI jobs (--oidc): {0}")]
+    Rules(String),
+    /// The keys of sessions cannot.
+    #[error("cannot use the keys of sessions: {0}")]
+    Keys(std::io::Error),
 }
 
 impl Trust {
     /// Everyone who reaches the port may read and write `main`, and that stays so.
     pub fn open(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self::new(clock, None))
+        Arc::new(Self::new(clock, None, None))
     }
 
-    /// As the settings have it, and as the book does from now on.
-    pub fn with(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Self>, TrustError> {
+    /// As the settings have it, and as the book does from now on; with those who vouch for CI jobs, if there are.
+    pub fn with(
+        settings: Settings,
+        jobs: Option<Jobs>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, TrustError> {
         let (without, has_public) = (settings.without_book, !settings.public.is_empty());
         let has_book = settings.book.read()?.is_some();
         match without {
@@ -185,7 +206,7 @@ impl Trust {
             WithoutBook::Open if !has_book && has_public => return Err(TrustError::PublicWithoutTokens),
             WithoutBook::Open | WithoutBook::Empty | WithoutBook::Mistake => {}
         }
-        let trust = Self::new(clock, Some(settings));
+        let trust = Self::new(clock, Some(settings), jobs);
         let state = match (has_book, without) {
             // Until the first refresh reads it.
             (true, _) => State::Unreadable,
@@ -196,11 +217,12 @@ impl Trust {
         Ok(Arc::new(trust))
     }
 
-    fn new(clock: Arc<dyn Clock>, settings: Option<Settings>) -> Self {
+    fn new(clock: Arc<dyn Clock>, settings: Option<Settings>, jobs: Option<Jobs>) -> Self {
         let public = settings.as_ref().map(|settings| settings.public.clone()).unwrap_or_default();
         Self {
             clock,
             settings,
+            jobs,
             known: RwLock::default(),
             anyone: Arc::new(Principal::anyone()),
             anonymous: Arc::new(Principal::anonymous(&public)),
@@ -235,6 +257,10 @@ impl Trust {
         revoked: &Revoked,
         bearer: &Bearer<'_>,
     ) -> Result<Arc<Principal>, Refused> {
+        if Session::is_one(bearer.text()) {
+            let jobs = self.jobs.as_ref().ok_or(Refused::Unknown)?;
+            return jobs.principal(bearer.text(), &revoked.refused, &self.anonymous.reads).map(Arc::new);
+        }
         let hash = bearer.hash();
         let holder = holders.get(&hash).filter(|holder| secret::same(&holder.sha256, &hash));
         let holder = holder.ok_or(Refused::Unknown)?;
@@ -245,6 +271,33 @@ impl Trust {
             return Err(Refused::Expired);
         }
         Ok(Arc::clone(&holder.principal))
+    }
+
+    /// A session for the CI job that shows this token of its CI system.
+    pub async fn exchange(&self, jwt: &str) -> Result<token::Session, NoSession> {
+        let jobs = self.jobs.as_ref().ok_or(NoSession::NotTaken)?;
+        let (refused, taken) = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let taken: HashSet<Scope> = match &known.state {
+                State::Closed(holders) => {
+                    holders.values().filter_map(|holder| holder.principal.writes.clone()).collect()
+                }
+                State::Open => HashSet::new(),
+                State::Unreadable => {
+                    let why = Refused::Unreadable.to_string();
+                    return Err(NotAdmitted::Unavailable(why).into());
+                }
+            };
+            (known.revoked.refused.clone(), taken)
+        };
+        jobs.exchange(jwt, &refused, |scope| taken.contains(scope)).await
+    }
+
+    /// Makes a new key for sessions, where the newest is old.
+    pub fn renew_keys(&self) {
+        if let Some(jobs) = &self.jobs {
+            jobs.renew_keys();
+        }
     }
 
     /// Reads the book again if it changed. `revoke` learns who is revoked before anyone is let in by the new one.
@@ -302,6 +355,9 @@ impl Trust {
         let public = &self.anonymous.reads;
         let mut reads = entry.rights.reads.clone();
         reads.extend(public.iter().filter(|scope| !entry.rights.reads.contains(scope)).cloned());
+        if entry.rights.writes.is_some() {
+            reads.retain(|scope| !self.is_untrusted_to(entry, scope));
+        }
         let principal = Principal {
             id: entry.id.to_string(),
             name: entry.name.clone(),
@@ -313,6 +369,16 @@ impl Trust {
             until: left.map(|left| self.clock.now() + left),
         };
         Holder { sha256: entry.sha256, expires_s: entry.expires_s, principal: Arc::new(principal) }
+    }
+
+    /// Whether unreviewed code could write what this writer would read, and thereby what its readers link.
+    fn is_untrusted_to(&self, entry: &Entry, scope: &Scope) -> bool {
+        let is_untrusted = self.jobs.as_ref().is_some_and(|jobs| jobs.is_untrusted(scope));
+        if is_untrusted {
+            let name = &entry.name;
+            tracing::warn!(name, %scope, "a token that writes does not read what unreviewed code may write");
+        }
+        is_untrusted
     }
 
     /// Changes whenever someone is revoked.

@@ -19,8 +19,12 @@ mod document;
 mod drain;
 #[path = "http/errors.rs"]
 mod errors;
+#[path = "http/forged.rs"]
+mod forged;
 #[path = "http/hold.rs"]
 mod hold;
+#[path = "http/issuer.rs"]
+mod issuer;
 #[path = "http/limits.rs"]
 mod limits;
 #[path = "http/log.rs"]

@@ -135,6 +135,7 @@ fn prepare(database: &Database, now_s: u64) -> Result<u64, redb::Error> {
         transaction.open_table(tables::REFERENCES)?;
         transaction.open_table(tables::UPLOADS)?;
         transaction.open_table(tables::LEASES)?;
+        transaction.open_table(tables::SPENT)?;
         transaction.commit()?;
     }
     Ok(found)

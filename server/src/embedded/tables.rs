@@ -26,6 +26,9 @@ pub(super) const UPLOADS: TableDefinition<(Name, &str, &str), u64> = TableDefini
 /// (scope, claim) -> [`LeaseRow`] as JSON.
 pub(super) const LEASES: TableDefinition<(&str, Name), &[u8]> = TableDefinition::new("leases");
 
+/// (when it may be forgotten, name of an exchanged token).
+pub(super) const SPENT: TableDefinition<(u64, Name), ()> = TableDefinition::new("spent");
+
 /// After every scope's name, which is ASCII.
 pub(super) const AFTER_SCOPES: &str = "\u{7f}";
 

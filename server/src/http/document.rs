@@ -48,6 +48,7 @@ const PROBLEMS: &[(&str, &[&[Code]])] = &[
     ("upload_blob", &[SCOPED, WRITES, blobs::PUT_PROBLEMS]),
     ("revocations", &[SCOPED]),
     ("who_am_i", &[ANY, token::PROBLEMS]),
+    ("exchange_token", &[ANY, token::PROBLEMS, token::EXCHANGE_PROBLEMS, JSON_IN]),
     ("index", &[ANY]),
     ("healthz", &[]),
     ("readyz", &[probes::READY_PROBLEMS]),

@@ -27,6 +27,11 @@ impl<'a> Bearer<'a> {
         }
     }
 
+    /// The text.
+    pub(super) fn text(&self) -> &'a str {
+        self.0
+    }
+
     /// What would be kept of it.
     pub(super) fn hash(&self) -> Digest {
         Digest::of(self.0)

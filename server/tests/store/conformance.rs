@@ -3,6 +3,7 @@
 mod blobs;
 mod leases;
 mod results;
+mod spent;
 
 /// Makes a test of each function for each back end.
 macro_rules! every_back_end {
