@@ -51,7 +51,7 @@ mod tests {
         // From the first that goes to the last; a large BMI, an object, and what almost nobody could make again.
         let order = [
             standing(300, 3_000, 35_000),
-            standing(250, 0, 100),
+            standing(251, 0, 100),
             standing(300, 2_000, 40),
             standing(249, 2_000, 40),
             standing(300, u64::MAX, 40),
