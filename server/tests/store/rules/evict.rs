@@ -138,6 +138,7 @@ async fn right_after_a_start_everything_stays() {
     let bounds = Bounds { max_size: Some(202_000), ..Bounds::default() };
     let bench = Bench::on_disk_within(scratch.path(), bounds, FakeDisk::empty());
     assert!(matches!(bench.shared(&c).await, Err(CacheError::NoRoom { .. })));
+    assert_eq!(bench.cache.results().await.unwrap(), 2, "what would free nothing does not go");
     bench.clock.advance(PIN);
     bench.shared(&c).await.unwrap();
     assert!(!bench.has_bytes_of(&a).await, "when it was used was not forgotten");
