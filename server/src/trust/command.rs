@@ -166,11 +166,11 @@ fn revoked(hides: bool) -> &'static str {
     if hides { "revoked, results taken back" } else { "revoked, results kept" }
 }
 
-/// A span of time in its largest whole unit.
+/// A span of time in a unit that fits, rounded up: what was made for 90 days has 90 days a second later.
 fn span(seconds: u64) -> String {
     match seconds {
-        86_400.. => format!("{}d", seconds / 86_400),
-        3600.. => format!("{}h", seconds / 3600),
+        172_800.. => format!("{}d", seconds.div_ceil(86_400)),
+        7200.. => format!("{}h", seconds.div_ceil(3600)),
         _ => format!("{}m", seconds.div_ceil(60)),
     }
 }
