@@ -29,6 +29,10 @@ mod issuer;
 mod limits;
 #[path = "http/log.rs"]
 mod log;
+#[path = "http/matrix.rs"]
+mod matrix;
+#[path = "http/poison.rs"]
+mod poison;
 #[path = "http/process.rs"]
 mod process;
 #[path = "http/quotas.rs"]

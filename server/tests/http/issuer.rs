@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 /// A key pair that an issuer signs with. The RSA one is the same in every run: making one takes long.
 pub(crate) enum KeyPair {
     Rsa(Box<RsaKeyPair>),
-    P256(EcdsaKeyPair),
+    P256(Box<EcdsaKeyPair>),
 }
 
 impl KeyPair {
@@ -32,9 +32,8 @@ impl KeyPair {
     pub(crate) fn p256() -> Self {
         let random = SystemRandom::new();
         let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
-        Self::P256(
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.as_ref(), &random).unwrap(),
-        )
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.as_ref(), &random);
+        Self::P256(Box::new(pair.unwrap()))
     }
 
     pub(crate) fn algorithm(&self) -> &'static str {

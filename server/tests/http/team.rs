@@ -130,6 +130,13 @@ impl Module {
         Self { unit, recipe, set, outputs }
     }
 
+    /// The same unit, of which a builder learnt that it reads these headers.
+    pub(crate) fn reading(&self, headers: &[&str]) -> Self {
+        let set: IncludeSet = headers.iter().map(|name| Learnt::File((*name).into())).collect();
+        let recipe = Recipe::new(&self.unit, &set, |_| Some(Digest::of("now"))).unwrap();
+        Self { recipe, set, ..self.clone() }
+    }
+
     pub(crate) fn key(&self) -> ActionKey {
         self.recipe.action_key()
     }
