@@ -4,12 +4,13 @@
 //! before it and looked at again after; what is learnt by it is hashed after it and must not have been touched since
 //! it began. What cannot be proved makes the compile uncacheable, never wrong.
 
+mod hazards;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use memchr::memmem;
 use pcmcache_shared::recipe::{Learnt, Unit};
 use pcmcache_shared::{Digest, IncludeSet, Recipe};
 
@@ -358,18 +359,8 @@ impl Inputs {
                 .map_err(|_| Uncacheable::new("input-changed", detail(path)))?;
             let text = probes::joined(text);
             let is_system = self.search.is_system(path);
-            let found = |(word, _): &&(&str, &str)| memmem::find(&text, word.as_bytes()).is_some();
-            if let Some((_, reason)) = NOT_IN_KEY.iter().find(found) {
+            if let Some(reason) = hazards::find(&text, is_system) {
                 return Err(Uncacheable::new(reason, detail(path)));
-            }
-            if !is_system && has_assembler_include(&text) {
-                return Err(Uncacheable::new("incbin", detail(path)));
-            }
-            if !is_system && compares_times(&text) {
-                return Err(Uncacheable::new("pragma-dependency", detail(path)));
-            }
-            if !is_system && probes::has_part_of(&text, &BUILT_IN) {
-                return Err(Uncacheable::new("computed-probe", detail(path)));
             }
             if self.bases.may_be_read_by_name(&text, invocation.may_load_bmis()) {
                 return Err(Uncacheable::new("base-in-source", detail(path)));
@@ -402,7 +393,7 @@ impl Inputs {
         let mut names: HashMap<Digest, PathBuf> = HashMap::new();
         let users = || texts.iter().filter(|(.., is_system)| !is_system);
         let any = users().any(|(_, text, _)| probes::imports_files(text));
-        let once = users().filter(|(_, text, _)| any || is_read_once(text));
+        let once = users().filter(|(_, text, _)| any || hazards::is_read_once(text));
         once.map(|(path, ..)| *path).find(|path| {
             let absolute = self.cwd.join(path);
             let Some((_, digest)) = self.seen.get(absolute.as_os_str()) else { return false };
@@ -465,66 +456,3 @@ fn macros(words: &[String]) -> Vec<&str> {
     let definitions = joined.chain(separate.map(|(_, definition)| definition.as_str()));
     definitions.filter_map(|definition| definition.split(['=', '(']).next()).collect()
 }
-
-/// Whether the text may tell the assembler to read a file, by `.incbin` or `.include`, parts of them, or a macro of the
-/// assembler's own that puts them together.
-fn has_assembler_include(text: &[u8]) -> bool {
-    let has = |word: &[u8]| memmem::find(text, word).is_some();
-    if !has(b"asm") {
-        return false;
-    }
-    let in_macro = (has(b".macro") || has(b".irp")) && (has(b".\\") || has(b"\\()"));
-    let joined = with_strings_joined(text);
-    in_macro
-        || memmem::find_iter(&joined, b".inc").any(|at| match joined.get(..at) {
-            Some([.., b'"' | b' ' | b'\t' | b';' | b'\n']) => true,
-            Some([.., b'\\', b't' | b'n']) => true,
-            Some(_) | None => at == 0,
-        })
-}
-
-/// The text with each string literal that follows another joined to it.
-fn with_strings_joined(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        rest = match tail.trim_ascii_start().strip_prefix(b"\"") {
-            Some(next) if *first == b'"' => next,
-            Some(_) | None => {
-                out.push(*first);
-                tail
-            }
-        };
-    }
-    out
-}
-
-/// Whether the text may hold `#pragma GCC dependency "F"`, which compares the times of files; `_Pragma` may say it too.
-fn compares_times(text: &[u8]) -> bool {
-    let has = |line: &[u8], word: &[u8]| memmem::find(line, word).is_some();
-    let mut lines = text.split(|byte| *byte == b'\n');
-    let is_named = |at: usize| {
-        let before = text.get(..at).unwrap_or_default().trim_ascii_end();
-        before.ends_with(b"GCC") || before.ends_with(b"clang")
-    };
-    memmem::find_iter(text, b"dependency").any(is_named)
-        || has(text, b"dependency") && lines.any(|line| has(line, b"dependency") && has(line, b"ragma"))
-}
-
-/// Whether the text may say `#pragma once`.
-fn is_read_once(text: &[u8]) -> bool {
-    let has = |word: &[u8]| memmem::find(text, word).is_some();
-    has(b"ragma") && has(b"once")
-}
-
-/// What a text must not hold: the clock is not in the key, nor is what the assembler reads.
-const NOT_IN_KEY: [(&str, &str); 4] = [
-    ("__DATE__", "time-macro"),
-    ("__TIME__", "time-macro"),
-    ("__TIMESTAMP__", "time-macro"),
-    (".incbin", "incbin"),
-];
-
-/// Names whose meaning is not in the key, and which a macro could put together from parts.
-const BUILT_IN: [&str; 6] =
-    ["__has_include", "__has_include_next", "__has_embed", "__DATE__", "__TIME__", "__TIMESTAMP__"];
