@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod scratch;
 pub mod server;
 pub mod soundness;
+pub mod spoken;
 pub mod tool;
 pub mod turn;
 pub mod unit;
