@@ -7,7 +7,7 @@ use std::path::Path;
 
 use pcmcache_tests::scratch::files_below;
 use pcmcache_tests::spoken::{self, Count, Spoken};
-use pcmcache_tests::{Scratch, Server, deployed, tool};
+use pcmcache_tests::{Scratch, deployed, tool};
 
 /// Under this heading stands what is designed and not built.
 const NOT_YET: &str = "\n## 11. Designed and not built yet";
@@ -31,7 +31,7 @@ fn programs() -> Vec<Spoken> {
 #[test]
 fn the_reference_is_what_the_programs_say() {
     let scratch = Scratch::new("reference");
-    let now = reference(&programs(), &spoken::counts(&Server::start(&scratch)));
+    let now = reference(&programs(), &spoken::counts(&scratch));
     if std::env::var_os("PCMCACHE_TEST_WRITE").is_some() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(REFERENCE);
         fs_err::write(path, &now).expect("the reference");
@@ -77,8 +77,7 @@ fn no_paper_names_a_flag_that_is_not_there() {
 #[test]
 fn no_paper_names_a_variable_or_a_count_that_is_not_there() {
     let scratch = Scratch::new("names");
-    let counts: BTreeSet<_> =
-        spoken::counts(&Server::start(&scratch)).into_iter().map(|count| count.name).collect();
+    let counts: BTreeSet<_> = spoken::counts(&scratch).into_iter().map(|count| count.name).collect();
     let help: String = programs().iter().map(|spoken| spoken.help.as_str()).collect();
     let scripts =
         ["deploy/quickstart.sh", "deploy/toolchain.sh", "deploy/cmake/pcmcache.cmake", "tests/run.sh"];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pcmcache_tests::{Scratch, Server, deployed, http};
+use pcmcache_tests::{Scratch, deployed, spoken};
 use serde_json::Value;
 
 use crate::check;
@@ -65,16 +65,10 @@ fn the_board_has_a_place_for_each_panel() {
 #[test]
 fn rules_and_board_name_only_what_a_server_counts() {
     let scratch = Scratch::new("counts");
-    let server = Server::start(&scratch);
-    // Of requests it counts those that were answered: the first of these two.
-    http::get(server.address(), "/healthz");
-    let counts = http::get(server.address(), "/metrics").text();
-    let typed: BTreeSet<&str> =
-        counts.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let counts: BTreeSet<String> = spoken::counts(&scratch).into_iter().map(|count| count.name).collect();
     let known = |name: &str| {
-        let whole =
-            ["_bucket", "_count", "_sum"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
-        typed.contains(name) || typed.contains(whole)
+        let whole = ["_bucket", "_count", "_sum"].iter().find_map(|part| name.strip_suffix(part));
+        counts.contains(name) || whole.is_some_and(|whole| counts.contains(whole))
     };
     let texts = [deployed::text(RULES), deployed::text(TESTS), queries(&board()).join("\n")];
     let named: BTreeSet<_> = texts.iter().flat_map(|text| metrics_in(text)).collect();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Process, Server, http};
+use crate::{Process, Scratch, Server, http};
 
 /// A program, or one of its commands.
 #[derive(Debug, Clone)]
@@ -145,8 +145,9 @@ pub struct Count {
     pub help: String,
 }
 
-/// All that this server counts.
-pub fn counts(server: &Server) -> Vec<Count> {
+/// All that a server counts to which every bound was given: some counts tell of these.
+pub fn counts(scratch: &Scratch) -> Vec<Count> {
+    let server = Server::start_as(scratch, ["--max-size", "1G", "--quota", "main=1G", "--max-age", "30d"]);
     // Of requests it counts those that were answered: the first of these two.
     http::get(server.address(), "/healthz");
     let page = http::get(server.address(), "/metrics").text();
