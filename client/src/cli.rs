@@ -76,6 +76,9 @@ enum Command {
     Explain(command::explain::Explain),
     /// Look whether everything is set up so that caching works
     Doctor(command::doctor::Doctor),
+    /// Make a key that signs what is published, or show which one others are to trust
+    #[command(subcommand)]
+    Key(command::key::Key),
     /// Show the settings, and where each comes from
     Config,
     /// Remove from the local store what was not used for longest
@@ -139,6 +142,7 @@ fn run_command(words: &[OsString]) -> u8 {
         Command::Stats(stats) => stats.run(&settings),
         Command::Explain(explain) => explain.run(settings),
         Command::Doctor(doctor) => doctor.run(&settings),
+        Command::Key(key) => key.run(),
         Command::Config => command::config::run(&settings),
         Command::Trim(trim) => trim.run(&settings),
         Command::Verify(verify) => verify.run(&settings),

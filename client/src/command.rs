@@ -4,6 +4,7 @@ pub mod clear;
 pub mod config;
 pub mod doctor;
 pub mod explain;
+pub mod key;
 pub mod papers;
 pub mod stats;
 pub mod trim;

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use pcmcache_shared::signature::signed_text;
 use pcmcache_shared::{ActionKey, ActionResult, PublicKey, Scope, Signature};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -24,8 +24,9 @@ use crate::os;
 
 /// The largest key file or list of keys that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
-/// The characters of base64 on a line of PEM.
-const PEM_LINE: usize = 64;
+/// What PKCS#8 says before the 32 bytes of an Ed25519 key (RFC 8410): in all as much as fits on a line of PEM. ring would
+/// write the second version of it, which OpenSSL does not read.
+const PKCS8_BEFORE_SEED: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
 /// A builder's own key.
 pub struct SigningKey(Ed25519KeyPair);
@@ -58,11 +59,14 @@ pub enum NoKey {
 impl SigningKey {
     /// Makes a new key and writes it to `path`, where nothing may be.
     pub fn create(path: &Path) -> Result<Self, NoKey> {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| NoKey::NoRandomness)?;
+        let mut seed = [0; 32];
+        SystemRandom::new().fill(&mut seed).map_err(|_| NoKey::NoRandomness)?;
+        let pkcs8 = [&PKCS8_BEFORE_SEED[..], &seed].concat();
         let mut file = fs_err::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(pem(pkcs8.as_ref()).as_bytes())?;
+        let text = STANDARD.encode(&pkcs8);
+        writeln!(file, "-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----")?;
         file.sync_all()?;
-        Self::from_pkcs8(pkcs8.as_ref(), path)
+        Self::from_pkcs8(&pkcs8, path)
     }
 
     /// Reads the key at `path`, which nobody but its owner may read.
@@ -100,19 +104,6 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({})", self.public())
     }
-}
-
-fn pem(pkcs8: &[u8]) -> String {
-    let text = STANDARD.encode(pkcs8);
-    let mut pem = "-----BEGIN PRIVATE KEY-----\n".to_owned();
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(PEM_LINE));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = after;
-    }
-    pem + "-----END PRIVATE KEY-----\n"
 }
 
 /// The keys that results from a server must be signed by.
@@ -285,6 +276,8 @@ mod tests {
         let dir = dir("files");
         let made = SigningKey::create(&dir.join("key")).unwrap();
         assert_eq!(SigningKey::read(&dir.join("key")).unwrap().public(), made.public());
+        let like_openssl = fs_err::read_to_string(dir.join("key")).unwrap();
+        assert_eq!((like_openssl.len(), &like_openssl[..49]), (BY_OPENSSL.0.len(), &BY_OPENSSL.0[..49]));
         assert!(matches!(SigningKey::create(&dir.join("key")), Err(NoKey::Io(_))), "never over another one");
         let put = |name: &str, text: &str| {
             let mut options = fs_err::OpenOptions::new();
