@@ -4,6 +4,7 @@
 //! the cache at any step leads to the same end as no cache: the compiler runs, and its status and output are ours.
 
 mod build;
+mod contact;
 mod keep;
 pub mod look;
 mod offer;
@@ -11,6 +12,7 @@ mod plan;
 pub mod rebuild;
 mod restore;
 mod session;
+mod trust;
 mod turn;
 
 use std::ffi::{OsStr, OsString};

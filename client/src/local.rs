@@ -4,11 +4,12 @@
 //! PCMCACHE_DIR/            0700 and the user's own
 //!   v1/                    another version of the format neither reads nor harms it
 //!     units/ab/KEY         sealed: the include sets known for a unit, newest first
-//!     results/ab/KEY       sealed: what an action made
+//!     results/ab/KEY       sealed: what an action made, and where that comes from, see `origin`
 //!     commands/ab/KEY      sealed: the command behind a result, for who wants to know or to run it again
 //!     blobs/ab/DIGEST      bytes by their digest; recipes are blobs as well
 //!     embedded/ab/DIGEST   sealed: this BMI was made by us, with its sources embedded; what it imports
 //!     near/ab/NAME         sealed: the newest actions of one source, output or BMI, to explain a miss by
+//!     servers/ab/URL       sealed: what is known of a server, see `origin`
 //!     memo/ab/NAME         sealed: what was hashed or asked of the compiler before, see `memo`
 //!     locks/ab/CLAIM       flocked while a launcher works on the claim
 //!     counts               a line for each launch, see `stats`
@@ -29,6 +30,7 @@ pub mod history;
 pub mod inventory;
 pub mod lock;
 pub mod memo;
+pub mod origin;
 pub mod sealed;
 pub mod stats;
 mod sums;
@@ -40,10 +42,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pcmcache_shared::{ActionKey, ActionResult, IncludeSet, UnitKey, api::limits};
+use pcmcache_shared::{ActionKey, IncludeSet, UnitKey, api::limits};
 
 use crate::os;
 use fill::Ledger;
+use origin::Kept;
 use sealed::Sealed;
 
 pub use blobs::Lost;
@@ -77,6 +80,8 @@ pub enum Kind {
     Embedded,
     /// What is alike: actions of one source, or of one output.
     Near,
+    /// What is known of servers.
+    Servers,
     /// What was hashed or asked before.
     Memo,
     /// One a claim.
@@ -87,13 +92,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Units,
         Self::Results,
         Self::Commands,
         Self::Blobs,
         Self::Embedded,
         Self::Near,
+        // After the results: without what is known of its server, none that was fetched is used.
+        Self::Servers,
         Self::Memo,
         Self::Locks,
         Self::Damaged,
@@ -108,6 +115,7 @@ impl Kind {
             Self::Blobs => "blobs",
             Self::Embedded => "embedded",
             Self::Near => "near",
+            Self::Servers => "servers",
             Self::Memo => "memo",
             Self::Locks => "locks",
             Self::Damaged => "damaged",
@@ -186,23 +194,21 @@ impl Store {
     }
 
     /// What the action made, if it is known here.
-    pub fn result(&self, action: ActionKey) -> Option<ActionResult> {
+    pub fn result(&self, action: ActionKey) -> Option<Kept> {
         let path = self.entry(Kind::Results, &action.to_string());
-        let body = self.read_sealed(&path, MAX_RESULT)?;
-        let result =
-            serde_json::from_slice::<ActionResult>(&body).ok().filter(|result| result.check().is_ok());
-        if result.is_none() {
+        let kept = Kept::parse(&self.read_sealed(&path, MAX_RESULT)?);
+        if kept.is_none() {
             self.set_aside(&path);
         }
-        result
+        kept
     }
 
     /// Remembers what the action made. Its blobs are here already.
-    pub fn put_result(&self, action: ActionKey, result: &ActionResult) -> io::Result<()> {
-        self.write_sealed(Kind::Results, &action.to_string(), &serde_json::to_vec(result)?)
+    pub fn put_result(&self, action: ActionKey, kept: &Kept) -> io::Result<()> {
+        self.write_sealed(Kind::Results, &action.to_string(), &kept.text()?)
     }
 
-    /// Forgets a result whose blobs turned out to be missing or damaged.
+    /// Forgets a result: its blobs turned out to be missing or damaged, or its server took it back.
     pub fn forget_result(&self, action: ActionKey) {
         let _ = fs_err::remove_file(self.entry(Kind::Results, &action.to_string()));
     }

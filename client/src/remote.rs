@@ -32,8 +32,10 @@ use std::time::Duration;
 
 use pcmcache_shared::api::acquire::{AcquireRequest, AloneReason};
 use pcmcache_shared::api::actions::PublishRequest;
+use pcmcache_shared::api::revocations::Revocations;
+use pcmcache_shared::api::token::WhoAmI;
 use pcmcache_shared::api::{KeyedResult, OfferedSet};
-use pcmcache_shared::{ActionKey, ActionResult, Digest, Scope};
+use pcmcache_shared::{ActionKey, Digest, Scope};
 use tokio::runtime::Runtime;
 
 pub use error::{RemoteError, Unreached};
@@ -123,7 +125,7 @@ pub enum Published {
     /// The very same was there.
     Same,
     /// Another was there: fetch and use that.
-    Winner(ActionResult),
+    Winner(Box<KeyedResult>),
 }
 
 impl Remote {
@@ -199,6 +201,31 @@ impl Remote {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Published, RemoteError> {
         self.engine.run(interrupted, publish::publish(&self.server, &self.counters, key, request, blob))
+    }
+
+    /// The epoch that the last answer under the scope named, if it named one.
+    pub fn epoch(&self) -> Option<u64> {
+        self.server.epoch()
+    }
+
+    /// Whose results the server has taken back in this scope.
+    ///
+    /// # Errors
+    /// Any but [`RemoteError::Gone`] and [`RemoteError::Local`].
+    pub fn revocations(
+        &self,
+        scope: &Scope,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Revocations, RemoteError> {
+        self.engine.run(interrupted, self.server.revocations(scope))
+    }
+
+    /// Who the server takes us for.
+    ///
+    /// # Errors
+    /// Any but [`RemoteError::Gone`] and [`RemoteError::Local`].
+    pub fn who_am_i(&self) -> Result<WhoAmI, RemoteError> {
+        self.engine.run(&|| false, self.server.who_am_i())
     }
 
     /// Whether the server is there and well, within the timeout.

@@ -1,6 +1,5 @@
 //! What was made is kept, here and at the server, if it is certain what it was made of.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,9 +7,7 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::{
-    ActionKey, ActionResult, Cost, Digest, IncludeSet, Output, ReleaseReason, Role, Scope, failpoint,
-};
+use pcmcache_shared::{ActionResult, Cost, Digest, IncludeSet, Output, ReleaseReason, Role, failpoint};
 
 use super::build::Built;
 use super::session::{Hit, Known, Session, Task};
@@ -19,10 +16,10 @@ use crate::bases::MARK;
 use crate::depfile::Rules;
 use crate::inputs::{self, Graph, Uncacheable};
 use crate::invocation::{Arg, Family, Kind};
+use crate::local::origin::{Kept, Origin};
 use crate::local::{Room, Store};
 use crate::os;
 use crate::remote::{Lease, Published, RemoteError};
-use crate::settings::Mode;
 
 impl Session {
     /// Keeps what was made, here and at the server. Gives the result that was published first, if it is another's
@@ -58,7 +55,8 @@ impl Session {
         failpoint!("launch.published");
         if winner.is_none()
             && let Some(Known { set, recipe: Some(recipe) }) = task.known.first()
-            && let Err(error) = self.remember(&store, task, set, recipe, &result)
+            && let Err(error) =
+                self.remember(&store, task, set, recipe, &Kept { result, origin: Origin::Own })
         {
             self.fault("local_store", &error);
         }
@@ -142,10 +140,12 @@ impl Session {
         result: &ActionResult,
         lease: Option<Lease>,
     ) -> Option<Hit> {
-        let remote = self.remote.as_ref().filter(|_| self.settings.mode == Mode::ReadWrite)?;
         let Some(Known { set, recipe: Some(recipe) }) = task.known.first() else { return None };
+        self.remote.as_ref().filter(|_| self.may_write)?;
+        let signed = self.signed(recipe.action_key(), result)?;
+        let remote = self.remote.as_ref()?;
         let request = PublishRequest {
-            result: result.clone(),
+            result: signed,
             recipe: recipe.text().to_owned(),
             include_set: set.text(),
             claim: lease.as_ref().map_or_else(|| task.claim(), Lease::claim),
@@ -166,7 +166,7 @@ impl Session {
                 if let Some(lease) = lease {
                     lease.discharge();
                 }
-                self.take_winner(task, action, winner)
+                self.take_winner(task, *winner)
             }
             Err(error) => {
                 if let Some(lease) = lease {
@@ -179,10 +179,9 @@ impl Session {
     }
 
     /// Fetches the winner's bytes, so that what depends on this module is the same everywhere.
-    fn take_winner(&mut self, task: &Task, action: ActionKey, winner: ActionResult) -> Option<Hit> {
-        let (scope, writers, blobs) = (Scope::default(), Vec::new(), BTreeMap::new());
-        let keyed = KeyedResult { action, result: winner, scope, writers, blobs };
-        match self.take(task, keyed) {
+    fn take_winner(&mut self, task: &Task, winner: KeyedResult) -> Option<Hit> {
+        let notes = self.catch_up(&[&winner.scope]).and_then(|notes| notes.ok_or(RemoteError::Gone));
+        match notes.and_then(|notes| self.take(task, winner, &notes)) {
             Ok(hit) => Some(hit),
             Err(error) => {
                 self.counts.diverged += 1;
@@ -266,6 +265,7 @@ fn release_reason(error: &RemoteError) -> ReleaseReason {
         RemoteError::Refused { .. }
         | RemoteError::Unreachable { .. }
         | RemoteError::Damaged { .. }
+        | RemoteError::Unsigned(_)
         | RemoteError::Gone
         | RemoteError::Local(_)
         | RemoteError::Interrupted

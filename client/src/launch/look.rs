@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest};
 use pcmcache_shared::recipe::{Learnt, Unit};
 use pcmcache_shared::{ActionKey, Digest, IncludeSet, Output, Recipe};
@@ -107,7 +108,9 @@ impl Session {
         }
         let is_here = |action: &ActionKey| {
             let is_here = |output: &Output| store.has_blob(output.digest, output.size);
-            store.peek_result(*action).is_some_and(|result| result.outputs.iter().all(is_here))
+            store.peek_result(*action).is_some_and(|kept| {
+                self.distrust(store, *action, &kept).is_none() && kept.result.outputs.iter().all(is_here)
+            })
         };
         let actions = task.known.iter().filter_map(|known| known.recipe.as_ref()).map(Recipe::action_key);
         actions.into_iter().find(is_here)
@@ -125,7 +128,7 @@ impl Session {
             let question =
                 AcquireRequest { mode: AcquireMode::Watch, wait_ms: 0, hold: false, ..self.question(task) };
             let sets = match remote.acquire(&question, &|| false).map(|answer| answer.acquired) {
-                Ok(Acquired::Hit(keyed)) => return Server::Hit(keyed.action),
+                Ok(Acquired::Hit(keyed)) => return self.judge(&keyed),
                 Ok(Acquired::Sets(sets)) => sets,
                 Ok(Acquired::Granted(_) | Acquired::Alone(_) | Acquired::WaitOver) => return Server::Miss,
                 Err(error) => return Server::Fault(error.to_string()),
@@ -135,7 +138,7 @@ impl Session {
                 let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
                 let action = recipe.as_ref().map(Recipe::action_key);
                 if let Some(keyed) = sent.results.iter().find(|keyed| Some(keyed.action) == action) {
-                    return Server::Hit(keyed.action);
+                    return self.judge(keyed);
                 }
                 if task.known.iter().all(|known| known.set != set) {
                     task.known.push(Known { set, recipe });
@@ -143,6 +146,14 @@ impl Session {
             }
         }
         Server::Miss
+    }
+
+    /// What a launch would make of it.
+    fn judge(&self, keyed: &KeyedResult) -> Server {
+        match self.refuse_unsigned(&keyed.scope, keyed.action, &keyed.result) {
+            Ok(()) => Server::Hit(keyed.action),
+            Err(error) => Server::Fault(error.to_string()),
+        }
     }
 
     /// The action that differs least, among those of the same source and of the same output.

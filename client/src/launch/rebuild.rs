@@ -12,6 +12,7 @@ use super::{Stop, keep, understand};
 use crate::invocation::Bypass;
 use crate::local::Store;
 use crate::local::history::Command;
+use crate::local::origin::Kept;
 use crate::settings::{Mode, Settings};
 
 /// What came of making a result again.
@@ -53,7 +54,8 @@ pub fn rebuild(action: ActionKey, scratch: &Path, settings: Settings) -> Verdict
         Ok(store) => store,
         Err(error) => return Verdict::NotToday(error.to_string()),
     };
-    let (Some(result), Some(command)) = (store.peek_result(action), store.command(action)) else {
+    let (Some(Kept { result, .. }), Some(command)) = (store.peek_result(action), store.command(action))
+    else {
         return Verdict::NotToday("its command is not known".to_owned());
     };
     let settings = Settings { mode: Mode::Local, remote: None, ..settings };

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use pcmcache_shared::recipe::Unit;
-use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, IncludeSet, Recipe};
+use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, IncludeSet, Output, Recipe};
 
 use super::Stop;
 use super::restore::destinations;
@@ -23,7 +23,7 @@ use crate::local::stats::Counts;
 use crate::local::trim::start_trimmer;
 use crate::os::{self, Moment};
 use crate::remote::Remote;
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 use crate::stage;
 
 /// What one launch has at hand.
@@ -36,6 +36,8 @@ pub(super) struct Session {
     /// The arguments behind the compiler's name, as they were given.
     pub(super) args: Vec<OsString>,
     pub(super) remote: Option<Remote>,
+    /// Whether what is made may be published, as far as is known.
+    pub(super) may_write: bool,
     /// When the launch began: whoever wrote an input before that wrote it in an earlier tick than the compile.
     pub(super) began: Moment,
     notes: Vec<String>,
@@ -99,7 +101,9 @@ impl Session {
         let cwd = os::working_directory().unwrap_or_else(|_| PathBuf::from("/"));
         let inputs = Inputs::new(Memo::new(store.clone()), cwd);
         let interrupt = Interrupt::listen();
-        Self { settings, store, inputs, counts, interrupt, args: Vec::new(), remote: None, began, notes }
+        let may_write = settings.mode == Mode::ReadWrite;
+        let (args, remote) = (Vec::new(), None);
+        Self { settings, store, inputs, counts, interrupt, args, remote, may_write, began, notes }
     }
 
     /// Finds out what the invocation's unit is.
@@ -229,16 +233,21 @@ impl Session {
 
     /// Looks the task up in the local store.
     pub(super) fn find(&mut self, task: &mut Task) -> Option<Hit> {
-        let store = self.store.as_ref()?;
+        let store = self.store.clone()?;
         task.known.clear();
         for set in store.include_sets(task.unit.key()) {
             let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
             let action = recipe.as_ref().map(Recipe::action_key);
             task.known.push(Known { set, recipe });
             let Some(action) = action else { continue };
-            if let Some(result) = store.result(action) {
-                if result.outputs.iter().all(|output| store.has_blob(output.digest, output.size)) {
-                    return Some(Hit { action, result });
+            if let Some(kept) = store.result(action) {
+                let is_here = |output: &Output| store.has_blob(output.digest, output.size);
+                match self.distrust(&store, action, &kept) {
+                    None if kept.result.outputs.iter().all(is_here) => {
+                        return Some(Hit { action, result: kept.result });
+                    }
+                    None => {}
+                    Some(why) => self.fault(why.name(), &action),
                 }
                 store.forget_result(action);
             }

@@ -2,13 +2,12 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, KnownSet};
 use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
 use pcmcache_shared::recipe::Learnt;
 use pcmcache_shared::staged::Durability;
-use pcmcache_shared::{ActionKey, IncludeSet, Recipe, Role, recipe};
+use pcmcache_shared::{ActionKey, IncludeSet, Recipe, Role, Scope, recipe};
 
 use super::Stop;
 use super::session::{Hit, Known, Session, Task};
@@ -16,10 +15,9 @@ use crate::invocation::Kind;
 use crate::local::Store;
 use crate::local::embedded::Embedded;
 use crate::local::history::{Command, Near};
+use crate::local::origin::{Fetched, Kept, Origin, ServerId, ServerNotes};
 use crate::os;
-use crate::remote::breaker::{Breaker, State};
-use crate::remote::{self, Acquired, Lease, Remote, RemoteError};
-use crate::settings::Mode;
+use crate::remote::{Acquired, Lease, RemoteError};
 
 /// What to do after the server was asked, or could not be.
 pub(super) enum Turn {
@@ -42,6 +40,10 @@ impl Session {
             match self.ask_once(task) {
                 Ok(Next::Do(turn)) => return Ok(turn),
                 Ok(Next::AskAgain) => {}
+                Err(error) if error.is_read_only() && self.may_write => {
+                    self.may_write = false;
+                    self.remote_fault(&error);
+                }
                 Err(RemoteError::Interrupted) => return Err(self.interrupted()),
                 Err(error) => {
                     self.remote_fault(&error);
@@ -59,9 +61,10 @@ impl Session {
         if answer.waited {
             self.counts.waits = 1;
         }
+        let Some(notes) = self.catch_up(&scopes_of(&answer.acquired))? else { return Ok(Next::AskAgain) };
         match answer.acquired {
-            Acquired::Hit(keyed) => self.take(task, *keyed).map(|hit| Next::Do(Turn::Found(hit))),
-            Acquired::Sets(sets) => self.learn_sets(task, sets),
+            Acquired::Hit(keyed) => self.take(task, *keyed, &notes).map(|hit| Next::Do(Turn::Found(hit))),
+            Acquired::Sets(sets) => self.learn_sets(task, sets, &notes),
             Acquired::Granted(lease) => Ok(Next::Do(Turn::Build(Some(lease)))),
             Acquired::Alone(_) | Acquired::WaitOver => Ok(Next::Do(Turn::Build(None))),
         }
@@ -79,7 +82,7 @@ impl Session {
             request_id: format!("{:032x}", u128::from_ne_bytes(os::random())),
             holder: String::new(),
             subject: recipe::subject(task.unit.text()).unwrap_or_default(),
-            mode: if self.settings.mode == Mode::ReadOnly { AcquireMode::Watch } else { AcquireMode::Build },
+            mode: if self.may_write { AcquireMode::Build } else { AcquireMode::Watch },
             wait_ms: u64::try_from(self.settings.wait.min(limits::MAX_WAIT).as_millis()).unwrap_or(u64::MAX),
             hold: true,
         }
@@ -87,7 +90,12 @@ impl Session {
 
     /// Takes in sets that the server knows and we did not; a result that came along may be ours already. Who learnt nothing
     /// has nothing more to ask.
-    fn learn_sets(&mut self, task: &mut Task, sets: Vec<OfferedSet>) -> Result<Next, RemoteError> {
+    fn learn_sets(
+        &mut self,
+        task: &mut Task,
+        sets: Vec<OfferedSet>,
+        notes: &ServerNotes,
+    ) -> Result<Next, RemoteError> {
         let mut offered = Vec::new();
         let mut learnt = Vec::new();
         for sent in sets.into_iter().take(limits::MAX_SETS) {
@@ -110,16 +118,28 @@ impl Session {
             task.known.iter().any(|k| k.recipe.as_ref().is_some_and(|recipe| recipe.action_key() == action))
         };
         match offered.into_iter().find(|keyed| is_ours(keyed.action)) {
-            Some(keyed) => self.take(task, keyed).map(|hit| Next::Do(Turn::Found(hit))),
+            Some(keyed) => self.take(task, keyed, notes).map(|hit| Next::Do(Turn::Found(hit))),
             None => Ok(Next::AskAgain),
         }
     }
 
-    /// Brings a result and all it names into the local store.
-    pub(super) fn take(&mut self, task: &Task, keyed: KeyedResult) -> Result<Hit, RemoteError> {
-        let Some(store) = self.store.clone() else { return Err(RemoteError::Gone) };
-        let KeyedResult { action, result, blobs, .. } = keyed;
+    /// Brings a result and all it names into the local store. `notes`: what its server was known by when it was offered.
+    pub(super) fn take(
+        &mut self,
+        task: &Task,
+        keyed: KeyedResult,
+        notes: &ServerNotes,
+    ) -> Result<Hit, RemoteError> {
+        let (Some(store), Some(url)) = (self.store.clone(), &self.settings.remote) else {
+            return Err(RemoteError::Gone);
+        };
+        let KeyedResult { action, result, scope, writers, blobs } = keyed;
         self.refuse_impossible(task, &result)?;
+        self.refuse_unsigned(&scope, action, &result)?;
+        let from = Fetched { server: ServerId::of(url), scope, writers, generation: notes.generation };
+        if !notes.allow(&from) {
+            return Err(damaged(&"its server has taken it back"));
+        }
         let recipes = task.known.iter().filter_map(|known| Some((known, known.recipe.as_ref()?)));
         let known = recipes.into_iter().find(|(_, recipe)| recipe.action_key() == action);
         let (known, recipe) = known.ok_or_else(|| damaged(&"it is of another action"))?;
@@ -142,8 +162,9 @@ impl Session {
             }
             store.keep_blob(whole).map_err(RemoteError::Local)?;
         }
-        self.remember(&store, task, &known.set, recipe, &result).map_err(RemoteError::Local)?;
-        Ok(Hit { action, result })
+        let kept = Kept { result, origin: Origin::Fetched(from) };
+        self.remember(&store, task, &known.set, recipe, &kept).map_err(RemoteError::Local)?;
+        Ok(Hit { action, result: kept.result })
     }
 
     /// Writes down locally what is now known of the task. The result comes last: what it names is there.
@@ -153,15 +174,15 @@ impl Session {
         task: &Task,
         set: &IncludeSet,
         recipe: &Recipe,
-        result: &pcmcache_shared::ActionResult,
+        kept: &Kept,
     ) -> std::io::Result<()> {
         store.put_blob(recipe.text().as_bytes())?;
-        if let Some(bmi) = result.output(Role::Bmi) {
+        if let Some(bmi) = kept.result.output(Role::Bmi) {
             store.mark_embedded(bmi.digest, &embedded(task, set))?;
         }
         store.add_include_set(task.unit.key(), set)?;
-        self.note_history(store, task, recipe.action_key(), result)?;
-        store.put_result(recipe.action_key(), result)
+        self.note_history(store, task, recipe.action_key(), &kept.result)?;
+        store.put_result(recipe.action_key(), kept)
     }
 
     /// Notes what explains a miss later, and what it takes to compile again.
@@ -185,53 +206,16 @@ impl Session {
         store.add_near(Near::Output(&task.facts.cwd.join(task.invocation.main_output())), action)?;
         result.output(Role::Bmi).map_or(Ok(()), |bmi| store.add_near(Near::Bmi(bmi.digest), action))
     }
+}
 
-    /// Whether there is a server to ask. Where the breaker is open nobody asks and nobody pays; where it may close
-    /// again, this launch finds out while it compiles.
-    pub(super) fn connect(&mut self) -> bool {
-        let Some(url) = self.settings.remote.clone().filter(|_| self.settings.mode != Mode::Local) else {
-            return false;
-        };
-        let settings = remote::Settings::of(&self.settings, url);
-        match self.breaker().map(|breaker| breaker.state()) {
-            Some(State::Open) => return false,
-            Some(State::HalfOpen(ticket)) => {
-                remote::probe_beside(settings, ticket);
-                return false;
-            }
-            Some(State::Closed) | None => {}
+/// Where the results were found that came along.
+fn scopes_of(acquired: &Acquired) -> Vec<&Scope> {
+    match acquired {
+        Acquired::Hit(keyed) => vec![&keyed.scope],
+        Acquired::Sets(sets) => {
+            sets.iter().flat_map(|offered| &offered.results).map(|keyed| &keyed.scope).collect()
         }
-        match Remote::new(settings) {
-            Ok(remote) => self.remote = Some(remote),
-            Err(error) => self.remote_fault(&error),
-        }
-        self.remote.is_some()
-    }
-
-    fn breaker(&self) -> Option<Breaker> {
-        let (store, url) = (self.store.as_ref()?, self.settings.remote.as_ref()?);
-        Some(Breaker::new(store.root(), url, Arc::new(os::wall_clock)))
-    }
-
-    /// Counts a fault of the server, and leaves it alone for a while if it makes everybody wait.
-    pub(super) fn remote_fault(&mut self, error: &RemoteError) {
-        self.fault(error.name(), error);
-        if error.trips_breaker() {
-            // Neither this launch nor any other waits for it once more.
-            self.disconnect();
-            if let Some(breaker) = self.breaker() {
-                breaker.trip();
-            }
-        }
-    }
-
-    /// Has no server from here on.
-    pub(super) fn disconnect(&mut self) {
-        if let Some(remote) = self.remote.take() {
-            let (uploaded, downloaded) = remote.bytes();
-            self.counts.uploaded_bytes += uploaded;
-            self.counts.downloaded_bytes += downloaded;
-        }
+        Acquired::Alone(_) | Acquired::Granted(_) | Acquired::WaitOver => Vec::new(),
     }
 }
 

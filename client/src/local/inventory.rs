@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use pcmcache_shared::{ActionKey, ActionResult};
+use pcmcache_shared::ActionKey;
 
 use super::fill::PAGE;
+use super::origin::Kept;
 use super::sealed::{self, Sealed};
 use super::{Kind, MAX_RESULT, Store};
 use crate::os::Moment;
@@ -80,10 +81,10 @@ impl Store {
     }
 
     /// What the action made, without counting as use.
-    pub fn peek_result(&self, action: ActionKey) -> Option<ActionResult> {
-        let Sealed::Whole(body) = self.peek(Kind::Results, &action.to_string(), MAX_RESULT) else {
-            return None;
-        };
-        serde_json::from_slice::<ActionResult>(&body).ok().filter(|result| result.check().is_ok())
+    pub fn peek_result(&self, action: ActionKey) -> Option<Kept> {
+        match self.peek(Kind::Results, &action.to_string(), MAX_RESULT) {
+            Sealed::Whole(body) => Kept::parse(&body),
+            Sealed::Missing | Sealed::Damaged => None,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A small file that tells when it is damaged: its body, then a line with the body's digest.
 //!
 //! Invariant: [`read`] gives bytes that [`write`] was given, or nothing. Files are written beside their place and
-//! renamed there, without fsync: what a power cut tears does not match its seal.
+//! renamed there, mostly without fsync: what a power cut tears does not match its seal.
 //!
 //! To read is to use: the file's modification time says when it was last used, and tells a trim what to keep. It is
 //! renewed once it is ten minutes old, so that a hit costs no write.
@@ -83,10 +83,19 @@ fn seal_of(body: &[u8]) -> String {
 
 /// Puts a sealed file at `path`, in place of what is there. Its directory is made if it is missing.
 pub fn write(path: &Path, body: &[u8]) -> io::Result<()> {
+    write_as(path, body, Durability::None)
+}
+
+/// The same, for what a power cut must not undo.
+pub fn write_durably(path: &Path, body: &[u8]) -> io::Result<()> {
+    write_as(path, body, Durability::Fsync)
+}
+
+fn write_as(path: &Path, body: &[u8], durability: Durability) -> io::Result<()> {
     let mut staged = create_beside(path)?;
     staged.write_all(body)?;
     staged.write_all(seal_of(body).as_bytes())?;
-    staged.finish(Durability::None)?.commit(path)
+    staged.finish(durability)?.commit(path)
 }
 
 /// A stage beside `path`, whose directory is made if it is missing.

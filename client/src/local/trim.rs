@@ -169,7 +169,7 @@ impl Removal<'_> {
         let mut named = HashSet::new();
         for (name, result) in list(Kind::Results) {
             let outputs = name.parse().ok().and_then(|action| self.store.peek_result(action));
-            let outputs = outputs.into_iter().flat_map(|result| result.outputs);
+            let outputs = outputs.into_iter().flat_map(|kept| kept.result.outputs);
             let mut names: Vec<String> = outputs.map(|output| output.digest.to_string()).collect();
             let command = commands.remove(&name);
             // The recipe is the blob that is named like the action.

@@ -44,7 +44,9 @@ impl Store {
             self.verify_blob(&blob, &mut verified);
         }
         // After the blobs: a result whose blob was just set aside is bad as well.
-        for kind in [Kind::Units, Kind::Results, Kind::Commands, Kind::Embedded, Kind::Near, Kind::Memo] {
+        let sealed =
+            Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Blobs | Kind::Locks | Kind::Damaged));
+        for kind in sealed {
             for entry in self.whole(kind) {
                 match sealed::peek(&entry.path, MAX_SEALED) {
                     Sealed::Whole(_) => {}
@@ -83,7 +85,7 @@ impl Store {
             return self.reject(result, "is no result's name", verified);
         };
         let lost = |store: &Self| {
-            let known = store.peek_result(action)?;
+            let known = store.peek_result(action)?.result;
             known.outputs.into_iter().find(|output| !store.has_blob(output.digest, output.size))
         };
         // Looked at twice: a trim removes a result before its blobs.

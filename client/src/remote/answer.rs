@@ -1,11 +1,11 @@
 //! One answer of the server, read within its deadlines and never beyond its bounds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use pcmcache_shared::api::limits;
 use pcmcache_shared::api::problem::{Code, Problem};
-use pcmcache_shared::{ActionResult, Digest};
+use pcmcache_shared::api::{KeyedResult, limits};
+use pcmcache_shared::{ActionKey, Digest, Scope};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -82,6 +82,12 @@ impl Answer {
         serde_json::from_slice(&body).map_err(|error| RemoteError::damaged(self.during, error.to_string()))
     }
 
+    /// The body, which is JSON that is never long.
+    pub(super) async fn small_json<T: DeserializeOwned>(mut self) -> Result<T, RemoteError> {
+        let body = self.whole(limits::MAX_JSON).await?;
+        serde_json::from_slice(&body).map_err(|error| RemoteError::damaged(self.during, error.to_string()))
+    }
+
     /// Why the server said no: its problem, if it sent one.
     pub(super) async fn refusal(mut self) -> Result<Refusal, RemoteError> {
         let status = self.status();
@@ -103,9 +109,14 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// The result that was published first, if this is about one.
-    pub(super) fn winner(&self) -> Option<&ActionResult> {
-        self.of(Code::Winner)?.winner.as_ref().filter(|winner| winner.check().is_ok())
+    /// The result of the action that was published first, if this is about one. It is in the scope that was written, unless
+    /// it says otherwise.
+    pub(super) fn winner(&self, scope: &Scope, action: ActionKey) -> Option<KeyedResult> {
+        let problem = self.of(Code::Winner).filter(|p| p.winner_writers.len() <= limits::MAX_WRITERS)?;
+        let result = problem.winner.clone().filter(|winner| winner.check().is_ok())?;
+        let scope = problem.winner_scope.as_ref().unwrap_or(scope).clone();
+        let writers = problem.winner_writers.clone();
+        Some(KeyedResult { action, result, scope, writers, blobs: BTreeMap::new() })
     }
 
     /// The blobs that the server asks for, if this is about any.

@@ -38,6 +38,9 @@ pub enum RemoteError {
         /// What is wrong with it.
         what: String,
     },
+    /// It is sound, and signed by nobody who is trusted: compile.
+    #[error("{0}")]
+    Unsigned(String),
     /// The blob is not there (any more): compile.
     #[error("the blob is gone")]
     Gone,
@@ -109,12 +112,39 @@ impl RemoteError {
         match self {
             Self::Unreachable { why: Unreached::Untrusted(_), .. } => "remote_untrusted",
             Self::Unreachable { .. } => "remote_unreachable",
+            Self::Refused { status: 401, .. } => "remote_unauthorized",
+            Self::Refused { code: Some(Code::ReadOnly), .. } => "remote_read_only",
+            Self::Refused { status: 403, .. } => "remote_forbidden",
+            Self::Refused { code: Some(Code::UnknownScope), .. } => "remote_unknown_scope",
+            Self::Refused { code: Some(Code::WireVersion), .. } => "remote_version",
             Self::Refused { .. } => "remote_refused",
             Self::Damaged { .. } => "remote_damaged",
+            Self::Unsigned(_) => "unsigned",
             Self::Gone => "remote_gone",
             Self::Local(_) => "remote_local",
             Self::Interrupted => "remote_interrupted",
             Self::Misconfigured(_) => "remote_misconfigured",
+        }
+    }
+
+    /// Whether the server lets us read, and no more.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Refused { code: Some(Code::ReadOnly), .. })
+    }
+
+    /// Whether nothing else that is asked of the server with these settings will be answered either.
+    pub fn shuts_us_out(&self) -> bool {
+        let codes = [Code::Forbidden, Code::Unauthorized, Code::UnknownScope, Code::WireVersion];
+        match self {
+            Self::Refused { status: 401, .. } => true,
+            Self::Refused { code, .. } => code.is_some_and(|code| codes.contains(&code)),
+            Self::Unreachable { .. }
+            | Self::Damaged { .. }
+            | Self::Unsigned(_)
+            | Self::Gone
+            | Self::Local(_)
+            | Self::Interrupted
+            | Self::Misconfigured(_) => false,
         }
     }
 
@@ -129,6 +159,7 @@ impl RemoteError {
             Self::Unreachable { why, .. } => matches!(why, Unreached::Broken(_)),
             Self::Refused { status, .. } => *status == UNAVAILABLE,
             Self::Damaged { .. }
+            | Self::Unsigned(_)
             | Self::Gone
             | Self::Local(_)
             | Self::Interrupted

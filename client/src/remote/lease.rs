@@ -207,6 +207,7 @@ fn is_definite(error: &RemoteError) -> bool {
         RemoteError::Refused { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 429),
         RemoteError::Unreachable { .. }
         | RemoteError::Damaged { .. }
+        | RemoteError::Unsigned(_)
         | RemoteError::Gone
         | RemoteError::Local(_)
         | RemoteError::Interrupted

@@ -44,7 +44,7 @@ pub(super) async fn publish(
             Sent::Missing(missing, refusal) => (missing, refusal),
         };
         if round == ROUNDS || !missing.is_subset(&offered) {
-            return Err(refusal.into());
+            return Err((*refusal).into());
         }
         upload_all(server, counters, missing, blob).await?;
         failpoint!("launch.uploaded");
@@ -66,7 +66,7 @@ fn body_of(request: &PublishRequest) -> Result<Bytes, RemoteError> {
 enum Sent {
     Published(Published),
     /// Blobs are missing: which, and the server's words.
-    Missing(BTreeSet<Digest>, Refusal),
+    Missing(BTreeSet<Digest>, Box<Refusal>),
 }
 
 async fn send(server: &Server, key: ActionKey, body: &Bytes) -> Result<Sent, RemoteError> {
@@ -82,11 +82,11 @@ async fn send(server: &Server, key: ActionKey, body: &Bytes) -> Result<Sent, Rem
         _ => {}
     }
     let refusal = answer.refusal().await?;
-    if let Some(winner) = refusal.winner() {
-        return Ok(Sent::Published(Published::Winner(winner.clone())));
+    if let Some(winner) = refusal.winner(&server.scope, key) {
+        return Ok(Sent::Published(Published::Winner(Box::new(winner))));
     }
     match refusal.missing() {
-        Some(missing) => Ok(Sent::Missing(missing, refusal)),
+        Some(missing) => Ok(Sent::Missing(missing, Box::new(refusal))),
         None => Err(refusal.into()),
     }
 }
@@ -207,7 +207,8 @@ mod tests {
         let mut problem = Problem::new(Code::Winner, "");
         problem.winner = Some(built.request.result.clone());
         let fake = Fake::start(move |_, peer| peer.problem(&problem));
-        assert_eq!(built.publish(&fake).0.unwrap(), Published::Winner(built.request.result.clone()));
+        let Published::Winner(winner) = built.publish(&fake).0.unwrap() else { panic!("no winner") };
+        assert_eq!((winner.result, winner.action), (built.request.result.clone(), ActionKey::of("key")));
         let fake = Fake::start(|_, peer| peer.problem(&Problem::new(Code::LeaseHeld, "")));
         let error = built.publish(&fake).0.unwrap_err();
         assert!(matches!(error, RemoteError::Refused { status: 409, code: Some(Code::LeaseHeld), .. }));

@@ -2,15 +2,18 @@
 
 use std::io::Read as _;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pcmcache_shared::api::leases::{Hold, ReleaseRequest, RenewRequest, Renewed};
-use pcmcache_shared::api::{self, limits};
+use pcmcache_shared::api::revocations::Revocations;
+use pcmcache_shared::api::token::WhoAmI;
+use pcmcache_shared::api::{self, EPOCH_HEADER, WIRE, WIRE_HEADER, limits};
 use pcmcache_shared::{Claim, ReleaseReason, Scope};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Url};
+use serde::de::DeserializeOwned;
 
 use super::answer::Answer;
 use super::{RemoteError, Settings, tls};
@@ -76,6 +79,8 @@ pub(super) struct Server {
     /// Whether it asked who we are, and whether it ever answered.
     asked: Arc<AtomicBool>,
     answered: AtomicBool,
+    /// The epoch that the last answer under the scope named.
+    epoch: Mutex<Option<u64>>,
     pub(super) scope: Scope,
     pub(super) deadlines: Deadlines,
 }
@@ -105,7 +110,8 @@ impl Server {
         let base = url.as_str().trim_end_matches('/').to_owned();
         let believed = tls::believed(&settings.papers);
         let (scope, answered) = (settings.scope.clone(), AtomicBool::new(false));
-        Ok(Self { client, base, believed, asked, answered, scope, deadlines })
+        let epoch = Mutex::default();
+        Ok(Self { client, base, believed, asked, answered, epoch, scope, deadlines })
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -122,6 +128,7 @@ impl Server {
         match tokio::time::timeout(within, request.send()).await {
             Ok(Ok(response)) => {
                 self.answered.store(true, Ordering::Relaxed);
+                self.note_epoch(response.headers());
                 Ok(Answer::new(during, response, self.deadlines))
             }
             Ok(Err(error)) => {
@@ -155,6 +162,37 @@ impl Server {
         let answer = self.send("release", request, self.deadlines.first).await?;
         match answer.status() {
             200..=299 => Ok(()),
+            _ => Err(answer.refusal().await?.into()),
+        }
+    }
+
+    /// The epoch that the last answer named, if it named one.
+    pub(super) fn epoch(&self) -> Option<u64> {
+        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers about anything but a scope name none, and do not count.
+    fn note_epoch(&self, headers: &HeaderMap) {
+        let named = headers.get(EPOCH_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if named.is_some() {
+            *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) = named;
+        }
+    }
+
+    /// Whose results it has taken back in this scope.
+    pub(super) async fn revocations(&self, scope: &Scope) -> Result<Revocations, RemoteError> {
+        self.get("revocations", &api::revocations::path(scope)).await
+    }
+
+    /// Who it takes us for.
+    pub(super) async fn who_am_i(&self) -> Result<WhoAmI, RemoteError> {
+        self.get("who am I", api::token::PATH).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, during: &'static str, path: &str) -> Result<T, RemoteError> {
+        let answer = self.send(during, self.request(Method::GET, path), self.deadlines.first).await?;
+        match answer.status() {
+            200 => answer.small_json().await,
             _ => Err(answer.refusal().await?.into()),
         }
     }
@@ -195,6 +233,7 @@ fn token(settings: &Settings) -> Result<Option<String>, RemoteError> {
 
 fn headers(token: Option<&str>) -> Result<HeaderMap, RemoteError> {
     let mut headers = HeaderMap::new();
+    headers.insert(WIRE_HEADER, HeaderValue::from(WIRE));
     if let Some(token) = token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| RemoteError::Misconfigured("the token has characters that none has".to_owned()))?;
