@@ -7,6 +7,7 @@ mod build;
 mod cache;
 mod compilers;
 mod server;
+mod trust;
 
 use std::path::Path;
 
@@ -54,6 +55,7 @@ pub fn examine(settings: &Settings, cwd: &Path, compiler: Option<&std::ffi::OsSt
     findings.extend(compilers::examine(settings, compiler));
     findings.extend(cache::examine(settings, cwd));
     findings.extend(bases(settings, cwd));
+    findings.extend(trust::examine(settings));
     findings.extend(server::examine(settings));
     findings.extend(build::examine(cwd));
     findings

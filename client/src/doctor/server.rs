@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest};
-use pcmcache_shared::{Claim, ReleaseReason, UnitKey};
+use pcmcache_shared::api::token::WhoAmI;
+use pcmcache_shared::{Claim, ReleaseReason, Scope, UnitKey};
 
 use super::Finding;
 use crate::os;
-use crate::remote::{self, Acquired, Remote};
+use crate::remote::{self, Acquired, Remote, RemoteError};
 use crate::settings::{Mode, Settings};
 
 const WHAT: &str = "server";
@@ -43,16 +44,80 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
             )];
         }
     };
-    let mut findings = vec![may_build(settings, &remote, url)];
+    let mut findings = vec![rights(settings, &remote, url)];
     findings.extend(skew(&date));
     findings
 }
 
+/// What the server lets us do in the scope that is set.
+fn rights(settings: &Settings, remote: &Remote, url: &str) -> Finding {
+    let me = match remote.who_am_i() {
+        Ok(me) => me,
+        // A server from before there were tokens.
+        Err(RemoteError::Refused { status: 404, .. }) => return may_build(settings, remote, url),
+        Err(error) => {
+            return Finding::care(
+                WHAT,
+                format!("{url} answers, but not to this token: {error}"),
+                "ask whoever runs it for a token (`pcmcache-server token create`), and set PCMCACHE_TOKEN or \
+                 PCMCACHE_TOKEN_FILE; until then builds go on without the server",
+            );
+        }
+    };
+    let scope = &settings.scope;
+    let (may_read, may_write) = (me.admin || me.reads.contains(scope), me.writes.as_ref() == Some(scope));
+    match &me.writes {
+        _ if may_write && settings.mode == Mode::ReadWrite => may_build(settings, remote, url),
+        _ if may_write || may_read && settings.mode != Mode::ReadWrite => Finding::ok(
+            WHAT,
+            format!("{url} answers; {} in the scope {scope}, mode {}", can(&me), settings.mode.word()),
+        ),
+        Some(other) => Finding::care(
+            WHAT,
+            format!("{url} answers, but the scope is {scope}, and this token {}", can(&me)),
+            format!("set PCMCACHE_SCOPE={other}: what it reads besides is looked through as well"),
+        ),
+        None if may_read => Finding::care(
+            WHAT,
+            format!("{url} answers, but this token {}, and the mode is read-write", can(&me)),
+            "set PCMCACHE_MODE=read-only, so that nothing else is tried, or ask for a token that writes",
+        ),
+        None => Finding::care(
+            WHAT,
+            format!("{url} answers, but nothing in the scope {scope} is for who asks: {}", can(&me)),
+            "set PCMCACHE_TOKEN (or PCMCACHE_TOKEN_FILE) and PCMCACHE_SCOPE right; until then builds go on without \
+             the server",
+        ),
+    }
+}
+
+/// What a credential is good for.
+fn can(me: &WhoAmI) -> String {
+    let reads: Vec<&str> = me.reads.iter().map(Scope::as_str).collect();
+    let reads = if me.admin { "everything".to_owned() } else { reads.join(", ") };
+    let does = match (&me.writes, reads.is_empty()) {
+        (Some(scope), true) => format!("writes the scope {scope}"),
+        (Some(scope), false) => format!("writes the scope {scope} and reads {reads}"),
+        (None, false) => format!("reads {reads}"),
+        (None, true) => "reads nothing".to_owned(),
+    };
+    match me.expires_in_s {
+        Some(seconds) => format!("{} {does} for {}", me.id, in_words(seconds)),
+        None => format!("{} {does}", me.id),
+    }
+}
+
+fn in_words(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} minutes", seconds / 60),
+        7200..=172_799 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// Takes a lease that nobody else wants, and gives it back.
 fn may_build(settings: &Settings, remote: &Remote, url: &str) -> Finding {
-    if settings.mode != Mode::ReadWrite {
-        return Finding::ok(WHAT, format!("{url} answers; mode {}", settings.mode.word()));
-    }
     let random: [u8; 32] = os::random();
     let request = AcquireRequest {
         claim: Claim::from(UnitKey::from_bytes(random)),
