@@ -62,6 +62,19 @@ impl Server {
         &self.data
     }
 
+    /// Runs `pcmcache-server token` with these words on its data directory.
+    pub fn token(&self, words: &[&str]) -> Finished {
+        let mut command = Command::new(tool::server());
+        command.env_clear().env(MARK, &self.mark).arg("--data-dir").arg(&self.data).arg("token").args(words);
+        Process::start(command).finish()
+    }
+
+    /// A token of this name with these rights. From the first one on the server asks for one.
+    pub fn new_token(&self, name: &str, rights: &[&str]) -> String {
+        let made = self.token(&[&["create", "--name", name], rights].concat()).ok();
+        made.stdout.trim().to_owned()
+    }
+
     /// Whether its process has ended.
     pub fn ended(&mut self) -> bool {
         self.process.ended()
