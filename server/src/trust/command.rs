@@ -204,6 +204,6 @@ mod tests {
         {
             assert!(duration(bad).is_err(), "{bad}");
         }
-        assert_eq!((span(30), span(7200), span(200_000)), ("1m".into(), "2h".into(), "2d".into()));
+        assert_eq!((span(30), span(7200), span(200_000)), ("1m".into(), "2h".into(), "3d".into()));
     }
 }

@@ -186,14 +186,14 @@ fn request(operation: &str, scope: &str, is_there: bool) -> (&'static str, Strin
     }
 }
 
-/// An answer without the names that were asked for, and without the time.
+/// An answer without the names that were asked for, and without the time and the request's own name.
 fn nameless(reply: &Reply, names: &[String]) -> (StatusCode, Vec<(String, String)>, String) {
     let strip =
         |text: &str| names.iter().fold(text.to_owned(), |text, name| text.replace(name.as_str(), "*"));
     let mut headers: Vec<_> = reply
         .headers
         .iter()
-        .filter(|(name, _)| *name != "date" && *name != "content-length")
+        .filter(|(name, _)| !["date", "content-length", "x-request-id"].contains(&name.as_str()))
         .map(|(name, value)| (name.to_string(), strip(value.to_str().unwrap())))
         .collect();
     headers.sort();
