@@ -46,11 +46,6 @@ pub fn python() -> PathBuf {
     installed("PCMCACHE_TEST_PYTHON", "python3")
 }
 
-/// nginx.
-pub fn nginx() -> PathBuf {
-    installed("PCMCACHE_TEST_NGINX", "nginx")
-}
-
 /// The tool that the variable names, else the one in PATH.
 pub fn installed(variable: &str, name: &str) -> PathBuf {
     let named = std::env::var_os(variable).map(PathBuf::from);
