@@ -59,13 +59,13 @@ use crate::trust::Revoked;
 pub struct Limits {
     /// The largest blob, in bytes.
     pub max_blob: u64,
-    /// The most acquires that wait at once; beyond, they are told to compile alone.
+    /// The most acquires that wait at once, of one scope half of that; beyond, they are told to compile alone.
     pub max_waiters: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_blob: 4 * 1024 * 1024 * 1024, max_waiters: 10_000 }
+        Self { max_blob: 4 * 1024 * 1024 * 1024, max_waiters: 20_000 }
     }
 }
 

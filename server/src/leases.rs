@@ -20,8 +20,9 @@ use crate::trust::WriterSet;
 /// anyway, and time to connect. The grace of a dropped stream would end the leases of all who still try to connect.
 pub const RESTART_GRACE: Duration = RENEW_EVERY.saturating_add(Duration::from_secs(2));
 
-/// The most leases a store keeps at once: far beyond any fleet, and a bound on what a flood can take.
-pub const MAX_LEASES: usize = 100_000;
+/// The most leases a store keeps at once, of one scope half of that: far beyond any fleet, and a bound on what a flood can
+/// take.
+pub const MAX_LEASES: usize = 200_000;
 
 /// What is asked for with a grant.
 #[derive(Debug, Clone)]

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod results;
 pub mod seen;
 pub mod server;
+mod share;
 pub mod space;
 pub mod tls;
 pub mod trust;

@@ -165,8 +165,8 @@ impl Acquisition {
     fn enter(&self, at: &ScopedClaim, is_first: bool) -> Option<Waiter> {
         let takes = self.request.mode == AcquireMode::Build && at.0 == *self.view.scope();
         let waits_as = if takes { As::Taker } else { As::Guest };
-        let now = self.cache.rooms.clock.now();
-        let place = self.cache.waiters.enter(at, waits_as, &self.request.holder, now)?;
+        let (scope, now) = (self.view.scope(), self.cache.rooms.clock.now());
+        let place = self.cache.waiters.enter(at, scope, waits_as, &self.request.holder, now)?;
         if is_first {
             self.cache.counters.waited.one();
             self.cache.seen.waited(self.view.scope());

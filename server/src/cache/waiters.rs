@@ -13,6 +13,7 @@ use pcmcache_shared::{Claim, Scope};
 use tokio::sync::Notify;
 
 use crate::clock::Moment;
+use crate::share::Shares;
 
 /// The claim of a scope.
 pub(crate) type ScopedClaim = (Scope, Claim);
@@ -20,13 +21,12 @@ pub(crate) type ScopedClaim = (Scope, Claim);
 #[derive(Debug)]
 pub(crate) struct Waiters {
     queues: Mutex<Queues>,
-    limit: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queues {
     by_claim: HashMap<ScopedClaim, Queue>,
-    waiting: usize,
+    places: Shares,
     last_place: u64,
 }
 
@@ -66,6 +66,7 @@ pub(crate) enum As {
 pub(crate) struct Waiter {
     waiters: Arc<Waiters>,
     at: ScopedClaim,
+    from: Scope,
     waits_as: As,
     since: Moment,
     place: u64,
@@ -75,26 +76,27 @@ pub(crate) struct Waiter {
 
 impl Waiters {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { queues: Mutex::default(), limit })
+        let queues = Queues { by_claim: HashMap::new(), places: Shares::new(limit), last_place: 0 };
+        Arc::new(Self { queues: Mutex::new(queues) })
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place in the queue, or `None` if too many wait. The name is for people.
+    /// Takes a place in the queue for one who asks from this scope, or `None` if too many wait. The name is for people.
     pub(crate) fn enter(
         self: &Arc<Self>,
         at: &ScopedClaim,
+        from: &Scope,
         waits_as: As,
         name: &str,
         now: Moment,
     ) -> Option<Waiter> {
         let mut queues = self.queues();
-        if queues.waiting >= self.limit {
+        if !queues.places.take(from) {
             return None;
         }
-        queues.waiting += 1;
         queues.last_place += 1;
         let place = queues.last_place;
         let queue = queues.by_claim.entry(at.clone()).or_default();
@@ -106,8 +108,8 @@ impl Waiters {
             }
             As::Guest => Arc::clone(&queue.guests_bell),
         };
-        let (waiters, at) = (Arc::clone(self), at.clone());
-        Some(Waiter { waiters, at, waits_as, since: now, place, bell, has_lease: false })
+        let (waiters, at, from) = (Arc::clone(self), at.clone(), from.clone());
+        Some(Waiter { waiters, at, from, waits_as, since: now, place, bell, has_lease: false })
     }
 
     /// One of those who would take the lease looks again.
@@ -134,7 +136,7 @@ impl Waiters {
 
     /// How many wait now.
     pub(crate) fn waiting(&self) -> usize {
-        self.queues().waiting
+        self.queues().places.taken()
     }
 }
 
@@ -167,7 +169,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut queues = self.waiters.queues();
-        queues.waiting -= 1;
+        queues.places.give_back(&self.from);
         if let Some(queue) = queues.by_claim.get_mut(&self.at) {
             queue.waiting.remove(&self.place);
             if self.waits_as == As::Taker {
@@ -195,7 +197,7 @@ mod tests {
     }
 
     fn enter(waiters: &Arc<Waiters>) -> Option<Waiter> {
-        waiters.enter(&claim(), As::Taker, "a", Moment::default())
+        waiters.enter(&claim(), &claim().0, As::Taker, "a", Moment::default())
     }
 
     #[tokio::test]
@@ -232,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn guests_take_no_turn_from_those_who_would_build() {
         let waiters = Waiters::new(10);
-        let guest = waiters.enter(&claim(), As::Guest, "g", Moment::default()).unwrap();
+        let guest = waiters.enter(&claim(), &claim().0, As::Guest, "g", Moment::default()).unwrap();
         let taker = enter(&waiters).unwrap();
         let (guest_bell, taker_bell) = (guest.bell(), taker.bell());
         let (mut guest, mut woken) = (pin!(guest_bell.notified()), pin!(taker_bell.notified()));

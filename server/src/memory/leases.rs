@@ -11,7 +11,11 @@ use pcmcache_shared::{Claim, Fence, Scope};
 use crate::clock::{Clock, Moment};
 use crate::fault::Fault;
 use crate::leases::{Ask, Grant, Lease, Leases, MAX_LEASES, RESTART_GRACE};
+use crate::share::Shares;
 use crate::trust::WriterSet;
+
+/// How often room is made by looking for leases that ran out.
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Leases in memory.
 #[derive(Debug)]
@@ -20,10 +24,63 @@ pub struct MemoryLeases {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     leases: HashMap<(Scope, Claim), Held>,
+    places: Shares,
     last_fence: u64,
+    next_search: Moment,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            leases: HashMap::new(),
+            places: Shares::new(MAX_LEASES),
+            last_fence: 0,
+            next_search: Moment::default(),
+        }
+    }
+
+    fn insert(&mut self, key: (Scope, Claim), held: Held) {
+        let scope = key.0.clone();
+        if self.leases.insert(key, held).is_none() {
+            self.places.force(&scope);
+        }
+    }
+
+    fn remove(&mut self, key: &(Scope, Claim)) {
+        if self.leases.remove(key).is_some() {
+            self.places.give_back(&key.0);
+        }
+    }
+
+    fn expired(&self, now: Moment) -> Vec<(Scope, Claim, Fence)> {
+        let expired = self.leases.iter().filter(|(_, held)| held.deadline <= now);
+        expired.map(|((scope, claim), held)| (scope.clone(), *claim, held.fence)).collect()
+    }
+
+    fn forget(&mut self, expired: &[(Scope, Claim, Fence)]) {
+        expired.iter().for_each(|(scope, claim, _)| self.remove(&(scope.clone(), *claim)));
+    }
+
+    /// Whether the scope may have one more, once those that ran out are forgotten.
+    fn has_room(&mut self, scope: &Scope, now: Moment) -> bool {
+        if !self.places.take(scope) {
+            // Not at every ask: who floods must not have all the others wait for the search.
+            if now < self.next_search {
+                return false;
+            }
+            self.next_search = now + SEARCH_EVERY;
+            self.forget(&self.expired(now));
+            if !self.places.take(scope) {
+                return false;
+            }
+        }
+        // The insertion takes it.
+        self.places.give_back(scope);
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -59,7 +116,7 @@ impl Held {
 impl MemoryLeases {
     /// No leases yet; deadlines are of this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self { clock, state: Mutex::new(State::new()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -82,7 +139,7 @@ impl MemoryLeases {
     /// Takes in a lease that an earlier process granted: it lives for [`RESTART_GRACE`].
     pub(crate) fn restore(&self, scope: Scope, claim: Claim, fence: Fence, ask: Ask) {
         let held = Held::new(fence, ask, self.clock.now(), RESTART_GRACE);
-        self.state().leases.insert((scope, claim), held);
+        self.state().insert((scope, claim), held);
     }
 
     /// The next fence is above this one.
@@ -100,17 +157,14 @@ impl MemoryLeases {
             return Grant::Held(lease);
         }
         let took_over = before.is_some();
-        if !took_over && state.leases.len() >= MAX_LEASES {
-            state.leases.retain(|_, held| held.deadline > now);
-            if state.leases.len() >= MAX_LEASES {
-                return Grant::Crowded;
-            }
+        if !took_over && !state.has_room(scope, now) {
+            return Grant::Crowded;
         }
         state.last_fence += 1;
         let ttl = ask.ttl;
         let held = Held::new(Fence(state.last_fence), ask, now, ttl);
         let lease = held.lease(now);
-        state.leases.insert(key, held);
+        state.insert(key, held);
         match lease {
             Some(lease) => Grant::New { lease, took_over },
             None => Grant::Crowded,
@@ -144,7 +198,7 @@ impl MemoryLeases {
         let mut state = self.state();
         let key = (scope.clone(), claim);
         if state.leases.get(&key).is_some_and(|held| held.fence == fence) {
-            state.leases.remove(&key);
+            state.remove(&key);
         }
         lived
     }
@@ -157,11 +211,10 @@ impl MemoryLeases {
 
     pub(crate) fn forget_expired_now(&self) -> Vec<(Scope, Claim, Fence)> {
         let now = self.clock.now();
-        self.state()
-            .leases
-            .extract_if(|_, held| held.deadline <= now)
-            .map(|((scope, claim), held)| (scope, claim, held.fence))
-            .collect()
+        let mut state = self.state();
+        let expired = state.expired(now);
+        state.forget(&expired);
+        expired
     }
 }
 

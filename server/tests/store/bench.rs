@@ -225,6 +225,10 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: 
 pub(crate) struct Client(AcquireStream);
 
 impl Client {
+    pub(crate) fn over(stream: AcquireStream) -> Self {
+        Self(stream)
+    }
+
     /// The next line, or `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<AcquireLine> {
         tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a line or the end, within patience")

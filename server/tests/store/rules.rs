@@ -12,4 +12,5 @@ mod room;
 mod seen;
 mod sets;
 mod sweep;
+mod trust;
 mod uploads;
