@@ -9,6 +9,8 @@ mod http;
 mod publishing;
 #[path = "lying_server/stream.rs"]
 mod stream;
+#[path = "lying_server/trust.rs"]
+mod trust;
 #[path = "lying_server/truth.rs"]
 mod truth;
 
@@ -54,8 +56,8 @@ impl Stage {
         Self { scratch, unit, right, truth }
     }
 
-    /// What goes wrong where this lie is told, if something does.
-    fn hear(&self, lie: &Lie) -> Result<Duration, String> {
+    /// What goes wrong where this lie is told, if something does. `pinned`: to one who trusts one key.
+    fn hear(&self, lie: &Lie, pinned: bool) -> Result<Duration, String> {
         let (told, truth, tell) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&self.truth), lie.tell);
         let counted = Arc::clone(&told);
         let liar = Liar::telling(move |request, peer| {
@@ -68,6 +70,10 @@ impl Stage {
             .remote(&liar.url())
             .with("PCMCACHE_TOKEN", truth::TOKEN)
             .with("PCMCACHE_WAIT", "3");
+        let machine = match pinned {
+            true => machine.with("PCMCACHE_TRUSTED_KEYS", self.truth.key().public().to_string()),
+            false => machine,
+        };
         let first = self.compile(&machine)?;
         // A lie that has no end is told when the launcher is gone.
         until(&format!("the lie to be told: {}", lie.name), || told.load(Ordering::SeqCst) > 0);
@@ -76,6 +82,9 @@ impl Stage {
         let stats = machine.stats();
         if (stats.compiles, stats.remote_hits, stats.local_hits) != (1, 0, 1) {
             return Err(format!("{stats:?}\n{}", machine.log()));
+        }
+        if pinned && !stats.errors.contains_key("unsigned") {
+            return Err(format!("it was refused, but not for its signature: {stats:?}\n{}", machine.log()));
         }
         if !machine.alive().is_empty() {
             return Err(format!("still there: {:?}", machine.alive()));
@@ -108,17 +117,16 @@ fn no_lie_of_a_server_reaches_a_build() {
     let _turn = turn::beside_others();
     let stage = Stage::set();
     let only = std::env::var("PCMCACHE_TEST_LIE").unwrap_or_default();
-    let lies: Vec<&Lie> = [http::LIES, stream::LIES, blobs::LIES, publishing::LIES]
-        .into_iter()
-        .flatten()
-        .filter(|lie| lie.name.contains(&only))
-        .collect();
+    let to_anyone =
+        [http::LIES, stream::LIES, blobs::LIES, publishing::LIES, trust::LIES].into_iter().flatten();
+    let lies = to_anyone.map(|lie| (lie, false)).chain(trust::PINNED.iter().map(|lie| (lie, true)));
+    let lies: Vec<(&Lie, bool)> = lies.filter(|(lie, _)| lie.name.contains(&only)).collect();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some(lie) = lies.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    match stage.hear(lie) {
+                while let Some((lie, pinned)) = lies.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    match stage.hear(lie, *pinned) {
                         Ok(took) => println!("{:>6} ms  {}", took.as_millis(), lie.name),
                         Err(what) => failures.lock().expect("failures").push(format!("{}: {what}", lie.name)),
                     }

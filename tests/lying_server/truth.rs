@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, OnceLock};
 
+use pcmcache::signing::SigningKey;
 use pcmcache_shared::api::acquire::{self, AcquireLine, AcquireMode, AcquireRequest};
 use pcmcache_shared::api::leases::Renewed;
 use pcmcache_shared::api::{KeyedResult, OfferedSet};
-use pcmcache_shared::{Fence, Scope, Secret};
+use pcmcache_shared::{Fence, Scope, Secret, Writer};
 use pcmcache_tests::http::{self, Answer};
 use pcmcache_tests::liar::{Liar, Peer, Request};
 use pcmcache_tests::{Machine, Scratch, Server, Unit};
@@ -21,6 +22,8 @@ pub(super) struct Truth {
     address: SocketAddr,
     thief: Liar,
     offered: OnceLock<OfferedSet>,
+    key: SigningKey,
+    other_key: SigningKey,
 }
 
 impl Truth {
@@ -32,7 +35,24 @@ impl Truth {
         assert_eq!(server.results(), 1, "{}", machine.log());
         let address = server.address();
         let thief = Liar::telling(|_, peer| peer.body(200, "thank you"));
-        Self { server: Mutex::new(server), address, thief, offered: OnceLock::new() }
+        let key = |name: &str| SigningKey::create(&scratch.path().join(name)).expect("a key");
+        let (key, other_key) = (key("key.pem"), key("other-key.pem"));
+        Self { server: Mutex::new(server), address, thief, offered: OnceLock::new(), key, other_key }
+    }
+
+    /// The key that is pinned where one is.
+    pub(super) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// One that nobody pinned.
+    pub(super) fn other_key(&self) -> &SigningKey {
+        &self.other_key
+    }
+
+    /// Who published the unit's result.
+    pub(super) fn writers(&self) -> Vec<Writer> {
+        self.offered.get().map(|offered| offered.results[0].writers.clone()).unwrap_or_default()
     }
 
     /// Where the stranger listens.
