@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use pcmcache_shared::api::acquire::AcquireLine;
 use pcmcache_shared::{ActionKey, Claim, Digest, Scope, api};
+use pcmcache_tests::nginx::Front;
 use pcmcache_tests::scratch::files_below;
-use pcmcache_tests::{Front, Process, Scratch, Server, front, turn, within};
+use pcmcache_tests::{Process, Scratch, Server, turn, within};
 use serde_json::json;
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
@@ -18,9 +19,7 @@ const SOON: Duration = Duration::from_secs(10);
 #[test]
 fn nginx_finds_nothing_wrong_with_it() {
     let scratch = Scratch::new("front-check");
-    let nowhere = ([127, 0, 0, 1], 1).into();
-    let prefix = front::configure(&scratch, nowhere, nowhere);
-    let end = Process::start(front::nginx(&prefix, &["-t"])).finish();
+    let end = Front::check(&scratch).finish();
     assert!(end.status.success() && end.stderr.contains("test is successful"), "{}", end.transcript());
     for word in ["[warn]", "[emerg]"] {
         assert!(!end.stderr.contains(word), "{}", end.transcript());
@@ -98,6 +97,7 @@ fn uploads_and_downloads_pass_whole_and_in_ranges() {
         assert!(head.contains("content-range: bytes 1000000-1000009/2000000"), "{version}: {head}");
         assert_eq!(body, bytes[1_000_000..=1_000_009], "{version}");
     }
+    assert!(!front.kept_something(), "nginx wrote to its own disk");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use pcmcache_tests::nginx::Nginx;
+use pcmcache_tests::nginx::Plain;
 use pcmcache_tests::{Scratch, Server, http, turn};
 use shapes::{HIDDEN, Shape, Verdict, shapes, shapes_of_http2, statuses_of_http2};
 
@@ -23,7 +23,7 @@ fn answer(nginx: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Asks by way of nginx what has one answer: over its kept connections nobody's else may come.
-fn ask_honestly(nginx: &Nginx, after: &Shape) {
+fn ask_honestly(nginx: &Plain, after: &Shape) {
     for _ in 0..3 {
         let answer = http::get(nginx.http1, "/healthz");
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"), "after {}", after.name);
@@ -43,7 +43,7 @@ fn nothing_is_smuggled_through_nginx() {
     let _turn = turn::beside_others();
     let scratch = Scratch::new("smuggling");
     let server = Server::start_as(&scratch, ["--behind-proxy", "--log", "pcmcache_server=debug"]);
-    let nginx = Nginx::start(&scratch, server.address());
+    let nginx = Plain::before(&scratch, server.address());
     let (mut faults, mut passed_on) = (Vec::new(), 0);
     for shape in shapes() {
         let before = count(&server.log());

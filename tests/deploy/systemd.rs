@@ -21,7 +21,8 @@ const MOST_EXPOSURE: &str = "15";
 fn systemd_finds_nothing_wrong_with_the_unit() {
     let scratch = Scratch::new("unit");
     // The program is not installed here.
-    let unit = deployed::changed(UNIT, &[("/usr/bin/pcmcache-server", tool::server().display().to_string())]);
+    let program = tool::server().display().to_string();
+    let unit = deployed::changed(UNIT, deployed::text(UNIT), &[("/usr/bin/pcmcache-server", &program)]);
     let unit = scratch.file("pcmcache-server.service", unit);
     let end = check("PCMCACHE_TEST_SYSTEMD_ANALYZE", "systemd-analyze", &["--man=no", "verify"], &unit);
     let ours: Vec<_> = end.stderr.lines().filter(|line| line.contains("pcmcache-server")).collect();

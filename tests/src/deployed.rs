@@ -13,9 +13,9 @@ pub fn text(name: &str) -> String {
     fs_err::read_to_string(file(name)).expect("a text file of the project")
 }
 
-/// The text with these words, each of which must be there, put into it: what an operator's editor does.
-pub fn changed(name: &str, changes: &[(&str, String)]) -> String {
-    changes.iter().fold(text(name), |text, (from, to)| {
+/// The text of this file with these words, each of which must be there, put into it: what an operator's editor does.
+pub fn changed(name: &str, text: String, changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(text, |text, (from, to)| {
         assert!(text.contains(from), "{name} has no {from:?}");
         text.replace(from, to)
     })

@@ -11,7 +11,6 @@ pub mod chance;
 pub mod deployed;
 pub mod edits;
 pub mod faithful;
-pub mod front;
 pub mod harm;
 pub mod http;
 pub mod liar;
@@ -30,7 +29,6 @@ pub mod turn;
 pub mod unit;
 
 pub use chance::Chance;
-pub use front::Front;
 pub use machine::{Machine, Stats};
 pub use modules::Modules;
 pub use patience::{until, within};
