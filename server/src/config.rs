@@ -38,7 +38,7 @@ Examples:
   pcmcache-server --listen 127.0.0.1:0                on a free port; stdout says which
   pcmcache-server --data-dir /var/lib/pcmcache --max-size 200G --max-blob 512M
   pcmcache-server --tls-cert cert.pem --tls-key key.pem      HTTPS
-  pcmcache-server token create --name ci --write main        from now on tokens are needed
+  pcmcache-server token --help                        make tokens; from the first one on they are needed
 
 Then, on the same host:
   export PCMCACHE_REMOTE=http://127.0.0.1:7733
@@ -79,7 +79,7 @@ pub struct Config {
     #[arg(long, env = "PCMCACHE_SERVER_TOKENS", value_name = "FILE", global = true)]
     pub tokens: Option<PathBuf>,
 
-    /// Which CI jobs may do what, by the OIDC tokens that GitHub Actions and GitLab give them (TOML; the operations guide
+    /// Which CI jobs may do what, by the OIDC tokens that GitHub Actions and GitLab give them (TOML; deploy/oidc.example.toml
     /// explains it). A job exchanges its token for a session of at most six hours.
     #[arg(long, env = "PCMCACHE_SERVER_OIDC", value_name = "FILE")]
     pub oidc: Option<PathBuf>,

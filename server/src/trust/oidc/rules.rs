@@ -272,6 +272,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_a_good_one() {
+        let rules = Rules::parse(include_str!("../../../../deploy/oidc.example.toml"), &[]).unwrap();
+        assert_eq!(rules.issuers.len(), 2);
+        let trusted = rules.all().map(|(_, rule)| rule.is_trusted()).collect::<Vec<_>>();
+        assert_eq!(trusted, [true, false, false, true, false]);
+    }
+
+    #[test]
     fn what_lets_unreviewed_code_reach_others_is_refused() {
         let writes = |events: &str, writes: &str| format!("events = [\"{events}\"]\nwrites = \"{writes}\"");
         for (rule, says) in [
