@@ -96,6 +96,11 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// been replaced, and stays.
     async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, Fault>;
 
+    /// The same, to be read from the disk itself and not from what the system has in memory, as far as it lets us.
+    async fn open_on_disk(&self, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
+        self.open(digest).await
+    }
+
     /// The blobs whose digest starts with `shard`; also those that nobody put, which a crash may leave.
     async fn list(&self, shard: u8) -> Result<Vec<Digest>, Fault>;
 
@@ -111,6 +116,16 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// The largest blob that may ever fit into the scope, in bytes.
     fn largest(&self, _scope: &Scope) -> u64 {
         u64::MAX
+    }
+
+    /// The shard at which the scrub goes on.
+    async fn scrub_at(&self) -> Result<u8, Fault> {
+        Ok(0)
+    }
+
+    /// Notes at which shard the scrub goes on, also after a restart.
+    async fn set_scrub_at(&self, _shard: u8) -> Result<(), Fault> {
+        Ok(())
     }
 
     /// Removes what was moved aside, all of it.

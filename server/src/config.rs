@@ -4,6 +4,7 @@ mod binding;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use pcmcache_shared::Scope;
 use tracing_subscriber::EnvFilter;
 
+use crate::maintenance::CheckArgs;
 use crate::space::Bounds;
 use crate::trust::{self, BookFile, TokenCommand, WithoutBook};
 use crate::upkeep::Plan;
@@ -108,6 +110,11 @@ pub struct Config {
     #[arg(long, env = "PCMCACHE_SERVER_MAX_AGE", value_name = "TIME")]
     pub max_age: Option<Span>,
 
+    /// How much is read again each second, all blobs over and over, to see whether the disk still has what it was
+    /// given; 0 for not at all.
+    #[arg(long, env = "PCMCACHE_SERVER_SCRUB_RATE", value_name = "SIZE", default_value = "8M")]
+    pub scrub_rate: ByteSize,
+
     /// How much stays free on the disk, for the index and for whatever else lives there.
     #[arg(long, env = "PCMCACHE_SERVER_KEEP_FREE", value_name = "SIZE", default_value = "1G")]
     pub keep_free: ByteSize,
@@ -182,6 +189,37 @@ pub enum Command {
     /// Make, list and revoke tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+
+    /// Read all blobs again, and move aside what is no longer what it was. A server that runs is asked to do it.
+    #[command(after_help = "\
+Examples:
+  pcmcache-server scrub
+  pcmcache-server scrub --data-dir /var/lib/pcmcache
+
+A server does the same by itself, slowly, over and over (--scrub-rate).
+Exit status: 0 all is well, 1 something was damaged (it is named, and the next build makes it again), 2 cannot run.")]
+    Scrub,
+
+    /// Compare the index with the files, and its tables with each other. A server that runs is asked to do it.
+    #[command(after_help = "\
+Examples:
+  pcmcache-server check               rows and sizes
+  pcmcache-server check --full        all bytes too
+
+Nothing is changed. Each finding says what is wrong, where, and what to do about it.
+Exit status: 0 all is well, 1 there are findings, 2 cannot run.")]
+    Check(CheckArgs),
+}
+
+impl Command {
+    /// The exit status when it cannot be done at all.
+    pub fn failure(&self) -> ExitCode {
+        match self {
+            Self::Token(_) => ExitCode::FAILURE,
+            // There 1 says that something was found.
+            Self::Scrub | Self::Check(_) => ExitCode::from(2),
+        }
+    }
 }
 
 /// There is no place to keep data.
@@ -277,7 +315,8 @@ impl Config {
 
     /// How the store is kept.
     pub fn plan(&self) -> Plan {
-        Plan { max_age: self.max_age.map(|span| span.0) }
+        let scrub_rate = Some(self.scrub_rate.0).filter(|rate| *rate > 0);
+        Plan { max_age: self.max_age.map(|span| span.0), scrub_rate }
     }
 
     /// What connections may cost.

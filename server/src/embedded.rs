@@ -13,12 +13,14 @@
 //! next start sweeps, and files that no row speaks of, which nobody can see and the sweep removes.
 
 mod blobs;
+mod check;
 mod counting;
 mod files;
 mod forget;
 mod index;
 mod leases;
 mod ledger;
+mod lost;
 mod migrate;
 mod readers;
 mod results;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use rustix::fs::{FlockOperation, flock};
 
+pub use self::check::Checked;
 use self::counting::Counting;
 use self::files::Files;
 use self::index::Index;
@@ -111,7 +114,14 @@ impl Embedded {
         let index = Arc::new(Index::open(directory.join("index.redb"), clock.unix_s())?);
         let wrap = |source| OpenError::Index { path: index.path(), source };
         let age = Age::restore(&index, Arc::clone(&clock)).map_err(wrap)?;
-        index.commit(|transaction| uses::prepare(transaction, age.now_s())).map_err(wrap)?;
+        let damaged = files.damaged()?;
+        let prepared = index.commit(|transaction| {
+            uses::prepare(transaction, age.now_s())?;
+            transaction.open_table(lost::LOST)?;
+            // A kill between the moving aside and its note.
+            damaged.iter().try_for_each(|digest| lost::note(transaction, *digest, &files, &ledger))
+        });
+        prepared.map_err(wrap)?;
         let scopes = index.view(|transaction| blobs::count_scopes(&transaction.open_table(tables::UPLOADS)?));
         ledger.count_scopes(scopes.map_err(wrap)?);
         let writer = Arc::new(Writer::start(Arc::clone(&index), Arc::clone(&ledger))?);

@@ -135,7 +135,7 @@ pub trait Results: Send + Sync + fmt::Debug {
     /// Each of the digests with the scopes that have a result which names it.
     async fn named_in(&self, digests: Vec<Digest>) -> Result<Vec<(Digest, Vec<Scope>)>, Fault>;
 
-    /// How many results there are, over all scopes.
+    /// How many results there are, over all scopes, but for those that stand on a blob known to be lost.
     async fn count(&self) -> Result<u64, Fault>;
 
     /// Notes when results were used. A use that lies before a known one says nothing new; one of a result that is not

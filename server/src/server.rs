@@ -24,7 +24,9 @@ use crate::history::History;
 use crate::http::{self, App, Gate};
 use crate::limits::Limiter;
 use crate::log;
+use crate::maintenance::{self, Control, Task};
 use crate::metrics::Metrics;
+use crate::scrub;
 use crate::space::DiskOf;
 use crate::tls::Tls;
 use crate::trust::{Jobs, Trust};
@@ -38,26 +40,26 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 /// The whole program: flags and environment to exit status.
 pub fn main() -> ExitCode {
     let config = Config::from_command_line();
-    let outcome = match &config.command {
-        Some(command) => act(&config, command),
-        None => run(&config),
+    let (outcome, failure) = match &config.command {
+        Some(command) => (act(&config, command), command.failure()),
+        None => (run(&config).map(|()| ExitCode::SUCCESS), ExitCode::FAILURE),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "pcmcache-server: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "pcmcache-server: {error:#}");
+        failure
+    })
 }
 
 /// Does something other than to serve.
-fn act(config: &Config, command: &Command) -> anyhow::Result<()> {
+fn act(config: &Config, command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Token(token) => {
             let (clock, entropy) = (SystemClock::new(), SystemEntropy);
-            token.run(&config.book()?, &clock, &entropy, &mut io::stdout(), &mut io::stderr())
+            token.run(&config.book()?, &clock, &entropy, &mut io::stdout(), &mut io::stderr())?;
+            Ok(ExitCode::SUCCESS)
         }
+        Command::Scrub => maintenance::run(&config.data_dir()?, &Task::Scrub),
+        Command::Check(check) => maintenance::run(&config.data_dir()?, &Task::Check { full: check.full }),
     }
 }
 
@@ -160,6 +162,8 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     plan: Plan,
     history: Arc<History>,
+    /// Where a person asks for maintenance, if the directory lets us listen there.
+    control: Option<Control>,
 }
 
 impl Server {
@@ -170,16 +174,16 @@ impl Server {
         let tls = config.tls_files().map(|files| Tls::open(files, Arc::clone(&clock))).transpose();
         let tls = tls.context("cannot speak TLS (--tls-cert, --tls-key, --tls-client-ca)")?;
         let opening = {
-            let (clock, bounds) = (Arc::clone(&clock), config.bounds());
+            let (clock, bounds, directory) = (Arc::clone(&clock), config.bounds(), directory.clone());
             let disk = Arc::new(DiskOf(directory.clone()));
             tokio::task::spawn_blocking(move || Embedded::open_within(&directory, clock, bounds, disk))
         };
-        let embedded = opening.await?.context("cannot use the data directory (--data-dir)")?;
-        let spent = Arc::clone(&embedded) as _;
+        let store = opening.await?.context("cannot use the data directory (--data-dir)")?;
+        let spent = Arc::clone(&store) as _;
         let rooms = Rooms {
-            blobs: Arc::clone(&embedded) as _,
-            results: Arc::clone(&embedded) as _,
-            leases: embedded,
+            blobs: Arc::clone(&store) as _,
+            results: Arc::clone(&store) as _,
+            leases: Arc::clone(&store) as _,
             clock: Arc::clone(&clock),
             entropy: Arc::new(SystemEntropy),
         };
@@ -196,10 +200,14 @@ impl Server {
         let trust = Trust::with(config.trust()?, jobs, Arc::clone(&clock))?;
         trust.refresh(|revoked| cache.hide(revoked));
         let opening = {
-            let (cache, directory) = (Arc::clone(&cache), config.data_dir()?);
+            let (cache, directory) = (Arc::clone(&cache), directory.clone());
             tokio::task::spawn_blocking(move || Arc::new(History::open(&directory, &cache)))
         };
         let history = opening.await?;
+        let store = maintenance::Store { cache: Arc::clone(&cache), embedded: store };
+        let control = Control::listen(&directory, store).inspect_err(|error| {
+            tracing::warn!(%error, "`scrub` and `check` cannot ask this server: no control socket");
+        });
         Ok(Self {
             cache,
             trust,
@@ -209,6 +217,7 @@ impl Server {
             tls,
             plan: config.plan(),
             history,
+            control: control.ok(),
         })
     }
 
@@ -229,16 +238,17 @@ impl Server {
             history: Arc::clone(&self.history),
         };
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.cache), self.plan));
+        let scrub = self.plan.scrub_rate.map(|rate| tokio::spawn(scrub::run(Arc::clone(&self.cache), rate)));
         let recording = tokio::spawn(Arc::clone(&self.history).run(Arc::clone(&self.cache)));
         let looking = AbortOnDropHandle::new(tokio::spawn(look_at_book(self.trust, Arc::clone(&self.cache))));
         let following = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.follow())));
         connection::run(listener, self.tls, http::router(app), self.limits, connections, stop, shutdown)
             .await;
-        drop((following, looking));
-        for running in [upkeep, recording] {
-            running.abort();
+        drop((following, looking, self.control));
+        for task in [Some(upkeep), Some(recording), scrub].into_iter().flatten() {
+            task.abort();
             // It holds the store open until it is gone.
-            let _ = running.await;
+            let _ = task.await;
         }
         self.history.finish(&self.cache).await;
         if let Err(error) = self.cache.flush_uses().await {

@@ -19,6 +19,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(60);
 pub struct Plan {
     /// Results that were not used for so long go.
     pub max_age: Option<Duration>,
+    /// So many bytes a second are read again to see whether the disk still has them.
+    pub scrub_rate: Option<u64>,
 }
 
 /// Keeps the store for ever: run it as a task beside the server, abort it at the end.

@@ -29,6 +29,8 @@ mod issuer;
 mod limits;
 #[path = "http/log.rs"]
 mod log;
+#[path = "http/maintenance.rs"]
+mod maintenance;
 #[path = "http/matrix.rs"]
 mod matrix;
 #[path = "http/poison.rs"]

@@ -100,6 +100,12 @@ counters! {
     served_bytes,
     /// Blobs that were found damaged and moved aside.
     damaged_blobs,
+    /// Blobs that the scrub read again.
+    scrubbed_blobs,
+    /// Bytes that the scrub read again.
+    scrubbed_bytes,
+    /// How often the scrub has read all there is.
+    scrub_rounds,
     /// Blobs that no result needed and that were removed.
     swept_blobs,
     /// Results removed to make room, or because nobody used them.

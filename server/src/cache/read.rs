@@ -97,14 +97,16 @@ impl Cache {
         }
     }
 
-    /// Moves a damaged copy aside. The results that name it stop answering, since it is not there any more.
-    async fn condemn(&self, digest: Digest, version: Version) -> Result<(), CacheError> {
+    /// Moves a damaged copy aside, and says whether it did. The results that name it stop answering, since it is not there any
+    /// more.
+    pub(super) async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, CacheError> {
         self.verified.forget(digest);
-        if self.rooms.blobs.condemn(digest, version).await? {
+        let condemned = self.rooms.blobs.condemn(digest, version).await?;
+        if condemned {
             self.counters.damaged_blobs.one();
             tracing::warn!(%digest, "the stored bytes of a blob do not match its name; they were moved aside");
         }
-        Ok(())
+        Ok(condemned)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Blobs as files, with a row for each scope and writer that put all their bytes.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +17,9 @@ use super::Embedded;
 use super::files::{Files, Staged, version};
 use super::index::{Index, blocking, corrupted, fault};
 use super::ledger::{Content, Ledger, Reservation};
+use super::lost;
 use super::readers::Reading;
-use super::tables::{Name, UPLOADS, all_uploads, uploads_in};
+use super::tables::{META, Name, UPLOADS, all_uploads, uploads_in};
 use super::writer::Writer;
 use crate::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging, Stat, Version};
 use crate::fault::{Fault, is_full};
@@ -71,17 +72,7 @@ impl Blobs for Embedded {
     }
 
     async fn open(&self, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
-        const OPERATION: &str = "open a blob";
-        let (index, files) = (Arc::clone(&self.index), Arc::clone(&self.files));
-        blocking(OPERATION, move || {
-            let Some(promised) = promised(&index, digest, OPERATION)? else { return Ok(None) };
-            let opened = files.read(digest).map_err(|error| Fault::io(OPERATION, error))?;
-            let Some(reading) = opened else { return Ok(None) };
-            let (size, version) = (reading.metadata.len(), version(&reading.metadata));
-            let stat = Stat { size, promised, version };
-            Ok(Some(Box::new(OpenFile { reading: Arc::new(reading), stat }) as Box<dyn Opened>))
-        })
-        .await
+        self.open_by(digest, Files::read).await
     }
 
     async fn was_put(&self, scope: &Scope, writer: &Uploader, digest: Digest) -> Result<bool, Fault> {
@@ -95,8 +86,42 @@ impl Blobs for Embedded {
 
     async fn condemn(&self, digest: Digest, version: Version) -> Result<bool, Fault> {
         const OPERATION: &str = "move a damaged blob aside";
-        let files = Arc::clone(&self.files);
-        blocking(OPERATION, move || files.condemn(digest, version).map_err(|e| Fault::io(OPERATION, e))).await
+        let (files, ledger) = (Arc::clone(&self.files), Arc::clone(&self.ledger));
+        let writer = Arc::clone(&self.writer);
+        // To its end, also where whoever found it goes away: what was moved aside must be known as lost.
+        let condemning = tokio::spawn(async move {
+            let moving = Arc::clone(&files);
+            let moved = move || moving.condemn(digest, version).map_err(|error| Fault::io(OPERATION, error));
+            let is_condemned = blocking(OPERATION, moved).await?;
+            if is_condemned {
+                failpoint!("condemn.moved");
+                let note =
+                    move |transaction: &WriteTransaction| lost::note(transaction, digest, &files, &ledger);
+                writer.write(OPERATION, note).await?;
+            }
+            Ok(is_condemned)
+        });
+        condemning.await.unwrap_or(Err(Fault::Unavailable { operation: OPERATION }))
+    }
+
+    async fn open_on_disk(&self, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault> {
+        self.open_by(digest, Files::read_from_disk).await
+    }
+
+    async fn scrub_at(&self) -> Result<u8, Fault> {
+        let read = self.index.read("look how far the scrub is", |transaction| {
+            let row = transaction.open_table(META)?.get("scrub_at")?;
+            Ok(row.and_then(|row| u8::try_from(row.value()).ok()).unwrap_or_default())
+        });
+        read.await
+    }
+
+    async fn set_scrub_at(&self, shard: u8) -> Result<(), Fault> {
+        let note = move |transaction: &WriteTransaction| {
+            transaction.open_table(META)?.insert("scrub_at", u64::from(shard))?;
+            Ok(())
+        };
+        self.writer.write("note how far the scrub is", note).await
     }
 
     async fn list(&self, shard: u8) -> Result<Vec<Digest>, Fault> {
@@ -111,7 +136,7 @@ impl Blobs for Embedded {
         let nowhere: Vec<Digest> =
             blobs.iter().filter(|(_, scopes)| scopes.is_empty()).map(|(digest, _)| *digest).collect();
         let ledger = Arc::clone(&self.ledger);
-        self.writer.write(OPERATION, move |transaction| forget(transaction, &blobs, &ledger)).await?;
+        self.writer.write(OPERATION, move |transaction| hide(transaction, &blobs, &ledger)).await?;
         failpoint!("remove.hidden");
         let files = Arc::clone(&self.files);
         let removed = move || files.remove(&nowhere).map_err(|e| Fault::io(OPERATION, e));
@@ -137,6 +162,24 @@ impl Blobs for Embedded {
 }
 
 impl Embedded {
+    async fn open_by(
+        &self,
+        digest: Digest,
+        read: fn(&Files, Digest) -> io::Result<Option<Reading>>,
+    ) -> Result<Option<Box<dyn Opened>>, Fault> {
+        const OPERATION: &str = "open a blob";
+        let (index, files) = (Arc::clone(&self.index), Arc::clone(&self.files));
+        blocking(OPERATION, move || {
+            let Some(promised) = promised(&index, digest, OPERATION)? else { return Ok(None) };
+            let opened = read(&files, digest).map_err(|error| Fault::io(OPERATION, error))?;
+            let Some(reading) = opened else { return Ok(None) };
+            let (size, version) = (reading.metadata.len(), version(&reading.metadata));
+            let stat = Stat { size, promised, version };
+            Ok(Some(Box::new(OpenFile { reading: Arc::new(reading), stat }) as Box<dyn Opened>))
+        })
+        .await
+    }
+
     /// Until all that is there is counted nobody knows whether more fits.
     async fn wait_for_count(&self, operation: &'static str) -> Result<(), Fault> {
         let mut counted = self.ledger.counted();
@@ -150,23 +193,41 @@ impl Embedded {
     }
 }
 
-/// What was put in each scope, in bytes: each blob once, however many put it there.
+/// What each scope has, in bytes: a blob counts once, however many put it there.
 pub(super) fn count_scopes(
     uploads: &impl ReadableTable<(Name, &'static str, &'static str), u64>,
 ) -> Result<HashMap<Scope, u64>, redb::Error> {
     let mut counted = HashMap::new();
-    let mut last: Option<(Digest, Scope)> = None;
+    let mut last = (Digest::of(""), Scopes::default());
     for row in uploads.iter()? {
         let (key, size) = row?;
         let (digest, scope, _) = key.value();
-        let scope: Scope = scope.parse().map_err(|_| corrupted("a blob of no scope"))?;
-        let this = (Digest::from_bytes(*digest), scope);
-        if last.as_ref() != Some(&this) {
-            *counted.entry(this.1.clone()).or_default() += size.value();
-            last = Some(this);
+        if last.0.as_bytes() != digest {
+            last = (Digest::from_bytes(*digest), Scopes::default());
+        }
+        if let Some(scope) = last.1.next(scope)? {
+            *counted.entry(scope).or_default() += size.value();
         }
     }
     Ok(counted)
+}
+
+/// The scopes of one blob's rows, which come in order: each once.
+#[derive(Default)]
+struct Scopes {
+    last: Option<Scope>,
+}
+
+impl Scopes {
+    /// The row's scope, if it is another than the row's before.
+    fn next(&mut self, scope: &str) -> Result<Option<Scope>, redb::Error> {
+        if self.last.as_ref().is_some_and(|last| last.as_str() == scope) {
+            return Ok(None);
+        }
+        let scope: Scope = scope.parse().map_err(|_| corrupted("a blob of no scope"))?;
+        self.last = Some(scope.clone());
+        Ok(Some(scope))
+    }
 }
 
 /// How many bytes there were when the blob was put, if anybody did: equal digests, equal sizes.
@@ -179,31 +240,29 @@ fn promised(index: &Index, digest: Digest, operation: &'static str) -> Result<Op
     row.map_err(|error| fault(operation, &error))
 }
 
-/// Forgets who put each blob but in these scopes.
-fn forget(
+/// Takes each blob out of all scopes but those, and forgets who put it there.
+pub(super) fn hide(
     transaction: &WriteTransaction,
     blobs: &[(Digest, Vec<Scope>)],
     ledger: &Ledger,
 ) -> Result<(), redb::Error> {
     let mut uploads = transaction.open_table(UPLOADS)?;
     for (digest, kept) in blobs {
-        // A result may stand on what was put in another scope that it could read: its size must stay known.
-        let mut put_in_kept = false;
-        for scope in kept {
-            put_in_kept |= uploads.range(uploads_in(digest, scope.as_str()))?.next().is_some();
-        }
-        if !kept.is_empty() && !put_in_kept {
+        let is_hidden = |scope: &str| !kept.iter().any(|kept| kept.as_str() == scope);
+        let any_stays =
+            uploads.range(all_uploads(digest))?.any(|row| row.is_ok_and(|row| !is_hidden(row.0.value().1)));
+        if !any_stays && !kept.is_empty() {
+            // A result may stand on a text that was put in another scope: without a row nobody could read it.
             continue;
         }
-        let mut last: Option<Scope> = None;
-        let is_forgotten = |scope: &str| !kept.iter().any(|kept| kept.as_str() == scope);
-        for row in uploads.extract_from_if(all_uploads(digest), |key, _| is_forgotten(key.1))? {
+        if kept.is_empty() {
+            lost::forget(transaction, *digest)?;
+        }
+        let mut scopes = Scopes::default();
+        for row in uploads.extract_from_if(all_uploads(digest), |key, _| is_hidden(key.1))? {
             let (key, size) = row?;
-            let Ok(scope) = key.value().1.parse::<Scope>() else { continue };
-            // However many put it there, it counts once in its scope.
-            if last.as_ref() != Some(&scope) {
+            if let Some(scope) = scopes.next(key.value().1)? {
                 ledger.hidden(&scope, size.value());
-                last = Some(scope);
             }
         }
     }
@@ -305,16 +364,14 @@ impl Sealed for SealedFile {
         .await?;
         let row = move |transaction: &WriteTransaction| {
             let mut uploads = transaction.open_table(UPLOADS)?;
-            let is_new_here = uploads.range(uploads_in(&digest, scope.as_str()))?.next().is_none();
+            let is_new = uploads.range(uploads_in(&digest, scope.as_str()))?.next().is_none();
             let before = uploads.insert((digest.as_bytes(), scope.as_str(), uploader.as_str()), size)?;
-            if before.is_some() {
-                return Ok(Put::Existed);
-            }
-            if is_new_here {
+            lost::forget(transaction, digest)?;
+            if is_new {
                 ledger.shown(&scope, size);
             }
             drop(room);
-            Ok(Put::Stored)
+            Ok(if before.is_some() { Put::Existed } else { Put::Stored })
         };
         writer.write(OPERATION, row).await
     }

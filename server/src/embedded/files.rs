@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pcmcache_shared::Digest;
 use pcmcache_shared::staged::{StagedFile, Whole, sync_directory};
+use rustix::fs::{Advice, fadvise};
 
 use super::ledger::{Content, DAMAGED, Ledger, PLACES, Reservation};
 use super::readers::{Readers, Reading};
@@ -92,6 +93,27 @@ impl Files {
         Ok(metadata.map(|metadata| (metadata.len(), version(&metadata))))
     }
 
+    /// The blobs of which copies were moved aside.
+    pub(super) fn damaged(&self) -> io::Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for entry in fs_err::read_dir(&self.damaged)? {
+            let name = entry?.file_name();
+            let digest = name.to_str().and_then(|name| name.split_once('.')).map(|(digest, _)| digest);
+            digests.extend(digest.and_then(|digest| digest.parse::<Digest>().ok()));
+        }
+        Ok(digests)
+    }
+
+    /// Opens what is in the blob's place, to be read from the disk itself: what the system still has in memory says nothing
+    /// about the disk. Where it does not let go, it is read from memory.
+    pub(super) fn read_from_disk(&self, digest: Digest) -> io::Result<Option<Reading>> {
+        let reading = self.read(digest)?;
+        if let Some(reading) = &reading {
+            let _ = fadvise(&reading.file, 0, None, Advice::DontNeed);
+        }
+        Ok(reading)
+    }
+
     /// Opens what is in the blob's place.
     pub(super) fn read(&self, digest: Digest) -> io::Result<Option<Reading>> {
         let opened = none_if_missing(fs_err::File::open(self.place_of(digest)))?;
@@ -127,6 +149,37 @@ impl Files {
         let _counting = self.lock(shard.into());
         let names = self.count_locked(shard.into())?;
         Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    }
+
+    /// All that lies where blobs do.
+    pub(super) fn walk(&self) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for entry in fs_err::read_dir(&self.blobs)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let shard = name.to_str().filter(|name| name.len() == 2 && u8::from_str_radix(name, 16).is_ok());
+            match shard {
+                Some(shard) if entry.file_type()?.is_dir() => {
+                    for entry in fs_err::read_dir(entry.path())? {
+                        found.extend(found_in_shard(&entry?, shard)?);
+                    }
+                }
+                Some(_) | None => found.push(Found::Strange(entry.path())),
+            }
+        }
+        for entry in fs_err::read_dir(&self.damaged)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let digest = name.to_str().and_then(|name| name.split_once('.')?.0.parse().ok());
+            found.push(digest.map_or_else(|| Found::Strange(entry.path()), Found::Damaged));
+        }
+        for entry in fs_err::read_dir(&self.stages)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_none_or(|name| name.parse::<u64>().is_err()) {
+                found.push(Found::Strange(entry.path()));
+            }
+        }
+        Ok(found)
     }
 
     /// Removes the copies that are there, and says what they took.
@@ -197,6 +250,28 @@ impl Files {
 pub(super) struct Staged {
     pub(super) file: StagedFile,
     pub(super) room: Reservation,
+}
+
+/// What lies where blobs do.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A blob's file, and its size.
+    Blob(Digest, u64),
+    /// A copy of the blob that was moved aside.
+    Damaged(Digest),
+    /// None of ours.
+    Strange(PathBuf),
+}
+
+/// What an entry of a shard is; `None` if it went meanwhile.
+fn found_in_shard(entry: &fs_err::DirEntry, shard: &str) -> io::Result<Option<Found>> {
+    let Some(metadata) = none_if_missing(entry.metadata())? else { return Ok(None) };
+    let name = entry.file_name();
+    let digest = name.to_str().filter(|name| name.starts_with(shard)).and_then(|name| name.parse().ok());
+    Ok(Some(match digest {
+        Some(digest) if metadata.is_file() => Found::Blob(digest, metadata.len()),
+        Some(_) | None => Found::Strange(entry.path()),
+    }))
 }
 
 /// The place of a blob: its shard.

@@ -11,6 +11,7 @@ use super::Embedded;
 use super::forget::forget;
 use super::index::corrupted;
 use super::leases::remove_row;
+use super::lost;
 use super::tables::{
     AFTER_SCOPES, Name, REFERENCES, RESULTS, SET_RESULTS, SETS, decode, encode, names, naming, read_writers,
     spell_writers,
@@ -84,7 +85,10 @@ impl Results for Embedded {
     }
 
     async fn count(&self) -> Result<u64, Fault> {
-        self.index.read("count the results", |transaction| Ok(transaction.open_table(RESULTS)?.len()?)).await
+        let count = self.index.read("count the results", |transaction| {
+            Ok(transaction.open_table(RESULTS)?.len()?.saturating_sub(lost::hidden_results(transaction)?))
+        });
+        count.await
     }
 
     async fn used(&self, uses: Vec<Use>) -> Result<(), Fault> {

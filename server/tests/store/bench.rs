@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use pcmcache_server::cache::{AcquireStream, Cache, CacheError, Limits, Published, Rooms, Uploaded};
 use pcmcache_server::clock::{CountedEntropy, ManualClock};
-use pcmcache_server::embedded::Embedded;
+use pcmcache_server::embedded::{Checked, Embedded};
 use pcmcache_server::leases::Leases;
 use pcmcache_server::memory::{MemoryBlobs, MemoryLeases, MemoryResults};
 use pcmcache_server::space::{Bounds, Disk};
@@ -68,6 +68,14 @@ impl Disk for FakeDisk {
     fn free(&self) -> std::io::Result<u64> {
         Ok(self.0.load(Ordering::Relaxed))
     }
+}
+
+/// Opens the store, checks all of it, and panics with what is wrong. Nobody else may have it.
+pub(crate) async fn assert_sound(directory: &Path) -> Checked {
+    let store = Embedded::open(directory, Arc::new(ManualClock::default())).unwrap();
+    let checked = store.check(true).await.unwrap();
+    assert_eq!(checked.found, 0, "{:#?}", checked.findings);
+    checked
 }
 
 /// A cache and the clock it goes by.
@@ -383,5 +391,34 @@ impl Module {
     /// What a client sends that knows the set.
     pub(crate) fn knowing(&self, id: &str) -> AcquireRequest {
         AcquireRequest { known: vec![self.known()], ..self.request(id) }
+    }
+}
+
+/// Numbers that look random, and that a failing test prints how to get again.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    /// The numbers of `PCMCACHE_TEST_SEED`, or of the test's name.
+    pub(crate) fn new(test: &str) -> Self {
+        let seed = std::env::var("PCMCACHE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed =
+            seed.unwrap_or_else(|| u64::from_le_bytes(*Digest::of(test).as_bytes().first_chunk().unwrap()));
+        println!("PCMCACHE_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `limit` (splitmix64).
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u64 + 1) as usize);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The rules of the cache.
 
+mod check;
 mod damage;
 mod evict;
 mod kill;
@@ -9,6 +10,7 @@ mod publish;
 mod race;
 mod restart;
 mod room;
+mod scrub;
 mod seen;
 mod sets;
 mod sweep;

@@ -323,7 +323,7 @@ async fn what_nobody_used_for_the_maximal_age_goes() {
     bench.clock.advance(29 * DAY);
     assert!(bench.answers(&b).await);
     bench.clock.advance(DAY);
-    upkeep_for(&bench, Plan { max_age: Some(30 * DAY) }, Duration::from_secs(1200)).await;
+    upkeep_for(&bench, Plan { max_age: Some(30 * DAY), ..Plan::default() }, Duration::from_secs(1200)).await;
     assert!(!bench.has_bytes_of(&a).await && bench.answers(&b).await);
     assert_eq!(bench.cache.counters().aged_results, 1);
 }

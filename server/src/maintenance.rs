@@ -1,0 +1,198 @@
+//! What a person asks of a store: to scrub it, to check it. It is done here if no server has the store, else by the server
+//! that has it, which is asked through a socket in the data directory: who may write there may ask.
+
+mod control;
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+pub use self::control::Control;
+use crate::cache::{Cache, Limits, Rooms};
+use crate::clock::{SystemClock, SystemEntropy};
+use crate::embedded::{Embedded, OpenError};
+use crate::scrub;
+
+/// `pcmcache-server check`
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Read all blobs too, and compare their bytes with their names; that takes as long as reading them does.
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// What is to be done with a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Read all blobs again, and move aside what is damaged.
+    Scrub,
+    /// Compare the index with the files, and its tables with each other.
+    Check {
+        /// All bytes too.
+        full: bool,
+    },
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All is well.
+    Clean,
+    /// Something is not.
+    Found,
+    /// It could not be done.
+    Failed,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Clean => Self::SUCCESS,
+            Verdict::Found => Self::from(1),
+            Verdict::Failed => Self::from(2),
+        }
+    }
+}
+
+/// What is said while it is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// What was asked for: to standard output.
+    Result(String),
+    /// How far it is, and what went wrong: to standard error.
+    About(String),
+    /// It is over.
+    End(Verdict),
+}
+
+/// A store to work on.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Its rules.
+    pub cache: Arc<Cache>,
+    /// Its rows and files.
+    pub embedded: Arc<Embedded>,
+}
+
+/// Who listens; one who went away does not stop the work.
+#[derive(Debug, Clone)]
+struct Told(mpsc::Sender<Line>);
+
+impl Told {
+    async fn result(&self, text: String) {
+        let _ = self.0.send(Line::Result(text)).await;
+    }
+
+    async fn about(&self, text: String) {
+        let _ = self.0.send(Line::About(text)).await;
+    }
+}
+
+impl Task {
+    /// Does it.
+    async fn perform(&self, store: &Store, told: &Told) -> Verdict {
+        let outcome = match self {
+            Self::Scrub => scrub(store, told).await,
+            Self::Check { full } => check(store, told, *full).await,
+        };
+        match outcome {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                told.about(format!("pcmcache-server: {error:#}")).await;
+                Verdict::Failed
+            }
+        }
+    }
+}
+
+async fn scrub(store: &Store, told: &Told) -> anyhow::Result<Verdict> {
+    let progress = |shard: u8, findings: &scrub::Findings| {
+        // Whoever is too slow to read it all misses some of it.
+        if shard % 16 == 15 {
+            let (blobs, percent) = (findings.blobs, (u32::from(shard) + 1) * 100 / 256);
+            let _ = told.0.try_send(Line::About(format!("{percent} %, {blobs} blobs")));
+        }
+    };
+    let findings = scrub::once(&store.cache, progress).await?;
+    for digest in &findings.damaged {
+        told.result(format!("{digest}: was damaged, and moved aside; the next build makes it again")).await;
+    }
+    let (blobs, bytes, damaged) = (findings.blobs, findings.bytes, findings.damaged.len());
+    told.result(format!("{blobs} blobs, {bytes} bytes, {damaged} of them damaged")).await;
+    Ok(if damaged == 0 { Verdict::Clean } else { Verdict::Found })
+}
+
+async fn check(store: &Store, told: &Told, full: bool) -> anyhow::Result<Verdict> {
+    let _paused = store.cache.pause_removals().await;
+    let checked = store.embedded.check(full).await?;
+    for finding in &checked.findings {
+        told.result(finding.clone()).await;
+    }
+    for note in &checked.notes {
+        told.about(format!("note: {note}")).await;
+    }
+    let (results, blobs, found) = (checked.results, checked.blobs, checked.found);
+    told.result(format!("{results} results, {blobs} blobs, {found} findings")).await;
+    Ok(if found == 0 { Verdict::Clean } else { Verdict::Found })
+}
+
+/// Does it with the store in `directory`, or has the server do it that has the store.
+pub fn run(directory: &Path, task: &Task) -> anyhow::Result<ExitCode> {
+    if !directory.join("index.redb").exists() {
+        anyhow::bail!("there is no store in {} (--data-dir)", directory.display());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let verdict = runtime.block_on(async {
+        let (told, mut lines) = mpsc::channel(64);
+        let printing = tokio::task::spawn_blocking(move || {
+            let mut verdict = Verdict::Failed;
+            while let Some(line) = lines.blocking_recv() {
+                verdict = print(&line).unwrap_or(verdict);
+            }
+            verdict
+        });
+        match open(directory) {
+            Ok(store) => {
+                let verdict = task.perform(&store, &Told(told.clone())).await;
+                let _ = told.send(Line::End(verdict)).await;
+            }
+            Err(OpenError::InUse(_)) => control::ask(directory, task, &told).await?,
+            Err(error) => return Err(error).context("cannot use the data directory (--data-dir)"),
+        }
+        drop(told);
+        Ok(printing.await?)
+    })?;
+    Ok(verdict.into())
+}
+
+fn print(line: &Line) -> Option<Verdict> {
+    // Whoever reads it may be gone; the work goes on.
+    let _ = match line {
+        Line::Result(text) => writeln!(io::stdout(), "{text}"),
+        Line::About(text) => writeln!(io::stderr(), "{text}"),
+        Line::End(verdict) => return Some(*verdict),
+    };
+    None
+}
+
+fn open(directory: &Path) -> Result<Store, OpenError> {
+    let clock = Arc::new(SystemClock::new());
+    let embedded = Embedded::open(directory, clock.clone())?;
+    let rooms = Rooms {
+        blobs: embedded.clone(),
+        results: embedded.clone(),
+        leases: embedded.clone(),
+        clock,
+        entropy: Arc::new(SystemEntropy),
+    };
+    Ok(Store { cache: Cache::new(rooms, Limits::default()), embedded })
+}
