@@ -9,12 +9,14 @@
 //! what somebody tried to write there may be a revocation, and what it costs to wait for it is compiles. For the same reason
 //! whoever was revoked once stays so until a restart, whatever the book says later.
 
+mod asker;
 mod bearer;
 pub mod book;
 mod command;
 mod file;
 mod jobs;
 mod keys;
+mod known;
 mod oidc;
 mod principal;
 mod revoked;
@@ -24,23 +26,23 @@ mod spent;
 mod subject;
 mod view;
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use http::HeaderMap;
-use pcmcache_shared::api::limits;
+use pcmcache_shared::Scope;
 use pcmcache_shared::api::revocations::Revocations;
 use pcmcache_shared::api::token;
-use pcmcache_shared::{Digest, Scope};
 
+pub use self::asker::{Asker, Refused};
 use self::bearer::Bearer;
-use self::book::{Book, Entry};
+use self::book::Entry;
 pub use self::command::TokenCommand;
-use self::file::Stamp;
 pub use self::file::{BookFile, FileError};
 pub use self::jobs::{Jobs, NoSession};
+use self::known::{Holder, Known, State};
 pub use self::oidc::NotAdmitted;
 pub use self::principal::Principal;
 pub use self::revoked::{Revoked, WriterSet};
@@ -81,86 +83,6 @@ pub struct Trust {
     known: RwLock<Known>,
     anyone: Arc<Principal>,
     anonymous: Arc<Principal>,
-}
-
-/// What was read last.
-#[derive(Debug, Default)]
-struct Known {
-    stamp: Option<Stamp>,
-    state: State,
-    revoked: Revoked,
-    /// With what the clients of each scope need to know of the revoked.
-    revocations: Vec<book::Revocation>,
-    epoch: u64,
-}
-
-#[derive(Debug, Default)]
-enum State {
-    /// There are no tokens.
-    #[default]
-    Open,
-    /// Those with a token get in.
-    Closed(HashMap<Digest, Holder>),
-    /// Nobody does, until the book can be read.
-    Unreadable,
-}
-
-impl Known {
-    /// Nobody is let in. Said once, however often it is tried.
-    fn lose(&mut self, why: &str, path: &Path) {
-        if !matches!(self.state, State::Unreadable) {
-            let path = path.display();
-            tracing::error!(%path, why, "the book of tokens cannot be read: nobody is let in until it can");
-        }
-        self.state = State::Unreadable;
-    }
-}
-
-/// Someone who was given a token.
-#[derive(Debug)]
-struct Holder {
-    sha256: Digest,
-    expires_s: Option<u64>,
-    principal: Arc<Principal>,
-}
-
-/// Who sent a request.
-#[derive(Debug, Clone)]
-pub struct Asker {
-    /// Who; anonymous where the credential was refused.
-    pub principal: Arc<Principal>,
-    /// Why the credential was.
-    pub refused: Option<Refused>,
-    /// Whether a credential would be needed for more than what is public.
-    pub needs_token: bool,
-}
-
-impl Asker {
-    /// Whether they may see any scope at all.
-    pub fn sees_anything(&self) -> bool {
-        let Principal { reads, writes, admin, .. } = &*self.principal;
-        self.refused.is_none() && (*admin || !reads.is_empty() || writes.is_some())
-    }
-}
-
-/// Why a credential is not good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// It cannot be read.
-    #[error("the Authorization header must be one, 'Bearer' and a token")]
-    Malformed,
-    /// Nobody has it.
-    #[error("this server does not know the token")]
-    Unknown,
-    /// It was good once.
-    #[error("the token has expired; make another with `pcmcache-server token create`")]
-    Expired,
-    /// It was good once.
-    #[error("the token was revoked")]
-    Revoked,
-    /// None can be looked up now.
-    #[error("the server cannot read its tokens; its log says why")]
-    Unreadable,
 }
 
 /// Why a server cannot be trusted with these settings.
@@ -231,17 +153,13 @@ impl Trust {
 
     /// Who sent a request with these headers.
     pub fn identify(&self, headers: &HeaderMap) -> Asker {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let holders = match &known.state {
-            State::Open => {
-                return Asker { principal: Arc::clone(&self.anyone), refused: None, needs_token: false };
-            }
-            State::Closed(holders) => Ok(holders),
-            State::Unreadable => Err(Refused::Unreadable),
-        };
+        let known = self.known();
+        if matches!(known.state, State::Open) {
+            return Asker { principal: Arc::clone(&self.anyone), refused: None, needs_token: false };
+        }
         let found = match Bearer::of(headers) {
             Ok(None) => Ok(Arc::clone(&self.anonymous)),
-            Ok(Some(bearer)) => holders.and_then(|holders| self.holder(holders, &known.revoked, &bearer)),
+            Ok(Some(bearer)) => self.holder(&known, &bearer),
             Err(refused) => Err(refused),
         };
         let (principal, refused) = match found {
@@ -251,46 +169,33 @@ impl Trust {
         Asker { principal, refused, needs_token: true }
     }
 
-    fn holder(
-        &self,
-        holders: &HashMap<Digest, Holder>,
-        revoked: &Revoked,
-        bearer: &Bearer<'_>,
-    ) -> Result<Arc<Principal>, Refused> {
-        if Session::is_one(bearer.text()) {
-            let jobs = self.jobs.as_ref().ok_or(Refused::Unknown)?;
-            return jobs.principal(bearer.text(), &revoked.refused, &self.anonymous.reads).map(Arc::new);
+    fn holder(&self, known: &Known, bearer: &Bearer<'_>) -> Result<Arc<Principal>, Refused> {
+        if !Session::is_one(bearer.text()) {
+            return known.holder(bearer, self.clock.unix_s());
         }
-        let hash = bearer.hash();
-        let holder = holders.get(&hash).filter(|holder| secret::same(&holder.sha256, &hash));
-        let holder = holder.ok_or(Refused::Unknown)?;
-        if revoked.refused.has_any(&holder.principal.writers) {
-            return Err(Refused::Revoked);
+        if matches!(known.state, State::Unreadable) {
+            // Who of them is revoked stands there too.
+            return Err(Refused::Unreadable);
         }
-        if holder.expires_s.is_some_and(|end| end <= self.clock.unix_s()) {
-            return Err(Refused::Expired);
-        }
-        Ok(Arc::clone(&holder.principal))
+        let jobs = self.jobs.as_ref().ok_or(Refused::Unknown)?;
+        jobs.principal(bearer.text(), &known.revoked.refused, &self.anonymous.reads).map(Arc::new)
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A session for the CI job that shows this token of its CI system.
     pub async fn exchange(&self, jwt: &str) -> Result<token::Session, NoSession> {
         let jobs = self.jobs.as_ref().ok_or(NoSession::NotTaken)?;
-        let (refused, taken) = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            let taken: HashSet<Scope> = match &known.state {
-                State::Closed(holders) => {
-                    holders.values().filter_map(|holder| holder.principal.writes.clone()).collect()
-                }
-                State::Open => HashSet::new(),
-                State::Unreadable => {
-                    let why = Refused::Unreadable.to_string();
-                    return Err(NotAdmitted::Unavailable(why).into());
-                }
-            };
-            (known.revoked.refused.clone(), taken)
+        let refused = {
+            let known = self.known();
+            if matches!(known.state, State::Unreadable) {
+                return Err(NotAdmitted::Unavailable(Refused::Unreadable.to_string()).into());
+            }
+            known.revoked.refused.clone()
         };
-        jobs.exchange(jwt, &refused, |scope| taken.contains(scope)).await
+        jobs.exchange(jwt, &refused).await
     }
 
     /// Makes a new key for sessions, where the newest is old.
@@ -305,7 +210,7 @@ impl Trust {
         let Some(settings) = &self.settings else { return };
         let stamp = settings.book.stamp();
         let is_same = |known: &Known| stamp.as_ref().is_ok_and(|stamp| *stamp == known.stamp);
-        if is_same(&self.known.read().unwrap_or_else(PoisonError::into_inner)) {
+        if is_same(&self.known()) {
             return;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -317,7 +222,7 @@ impl Trust {
         known.stamp = stamp.unwrap_or_default();
         match settings.book.read() {
             Ok(Some(book)) => {
-                self.take(&mut known, &book);
+                known.take(&book, book.tokens().iter().map(|entry| self.admit(entry)));
                 revoke(known.revoked.clone());
             }
             Ok(None) if !was_there => {}
@@ -326,44 +231,22 @@ impl Trust {
         }
     }
 
-    fn take(&self, known: &mut Known, book: &Book) {
-        let holders = book.tokens().iter().map(|entry| (entry.sha256, self.admit(entry)));
-        known.state = State::Closed(holders.collect());
-        let both = |before: &WriterSet, now: &WriterSet| before.iter().chain(now.iter()).cloned().collect();
-        known.revoked = Revoked {
-            refused: both(&known.revoked.refused, &book.refused()),
-            hidden: both(&known.revoked.hidden, &book.hidden()),
-        };
-        let gone: Vec<_> = known
-            .revocations
-            .iter()
-            .filter(|before| book.revocation(&before.writer).is_none())
-            .cloned()
-            .collect();
-        known.revocations = gone.into_iter().chain(book.revocations().iter().cloned()).collect();
-        known.epoch = known.epoch.max(book.epoch());
-        tracing::info!(
-            tokens = book.tokens().len(),
-            revoked = book.revocations().len(),
-            epoch = known.epoch,
-            "the book of tokens was read"
-        );
-    }
-
     fn admit(&self, entry: &Entry) -> Holder {
         let left = entry.expires_s.map(|end| Duration::from_secs(end.saturating_sub(self.clock.unix_s())));
         let public = &self.anonymous.reads;
         let mut reads = entry.rights.reads.clone();
         reads.extend(public.iter().filter(|scope| !entry.rights.reads.contains(scope)).cloned());
-        if entry.rights.writes.is_some() {
+        let mut writes = entry.rights.writes.clone();
+        if writes.is_some() {
             reads.retain(|scope| !self.is_untrusted_to(entry, scope));
+            writes = writes.filter(|scope| !self.is_untrusted_to(entry, scope));
         }
         let principal = Principal {
             id: entry.id.to_string(),
             name: entry.name.clone(),
             writers: vec![entry.id.clone()],
             reads,
-            writes: entry.rights.writes.clone(),
+            writes,
             admin: entry.rights.admin,
             observes: entry.rights.observes || entry.rights.admin,
             until: left.map(|left| self.clock.now() + left),
@@ -371,30 +254,23 @@ impl Trust {
         Holder { sha256: entry.sha256, expires_s: entry.expires_s, principal: Arc::new(principal) }
     }
 
-    /// Whether unreviewed code could write what this writer would read, and thereby what its readers link.
+    /// Whether unreviewed code could write what this writer would read or write, and thereby what its readers link.
     fn is_untrusted_to(&self, entry: &Entry, scope: &Scope) -> bool {
         let is_untrusted = self.jobs.as_ref().is_some_and(|jobs| jobs.is_untrusted(scope));
         if is_untrusted {
             let name = &entry.name;
-            tracing::warn!(name, %scope, "a token that writes does not read what unreviewed code may write");
+            tracing::warn!(name, %scope, "a token that writes may not use a scope that unreviewed code may write");
         }
         is_untrusted
     }
 
     /// Changes whenever someone is revoked.
     pub fn epoch(&self) -> u64 {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).epoch
+        self.known().epoch
     }
 
     /// Whose results are taken back, as far as whoever sees this needs to know.
     pub fn revocations(&self, view: &View) -> Revocations {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let concerns = |revocation: &&book::Revocation| {
-            revocation.hides && revocation.scope.as_ref().is_none_or(|scope| view.scopes().contains(scope))
-        };
-        let mut newest = known.revocations.iter().rev().filter(concerns);
-        let writers = newest.by_ref().take(limits::MAX_REVOCATIONS);
-        let writers = writers.map(|revocation| revocation.writer.clone()).collect();
-        Revocations { epoch: known.epoch, writers, complete: newest.next().is_none() }
+        self.known().revocations(view)
     }
 }

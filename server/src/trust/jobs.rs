@@ -64,13 +64,8 @@ impl Jobs {
     }
 
     /// A session for the job that shows this token.
-    pub(super) async fn exchange(
-        &self,
-        jwt: &str,
-        refused: &WriterSet,
-        is_taken: impl Fn(&Scope) -> bool,
-    ) -> Result<token::Session, NoSession> {
-        let admitted = self.oidc.admit(jwt, is_taken).await?;
+    pub(super) async fn exchange(&self, jwt: &str, refused: &WriterSet) -> Result<token::Session, NoSession> {
+        let admitted = self.oidc.admit(jwt).await?;
         let subject = admitted.subject.writer();
         if refused.has_any([&subject]) {
             return Err(NoSession::Revoked);

@@ -102,12 +102,8 @@ impl Oidc {
         self.untrusted.iter().any(|template| template.can_be(scope))
     }
 
-    /// What the job that shows this token may do. `is_taken` says whether a holder of a token writes a scope.
-    pub(super) async fn admit(
-        &self,
-        token: &str,
-        is_taken: impl Fn(&Scope) -> bool,
-    ) -> Result<Admitted, NotAdmitted> {
+    /// What the job that shows this token may do.
+    pub(super) async fn admit(&self, token: &str) -> Result<Admitted, NotAdmitted> {
         let unverified = Unverified::parse(token)?;
         let name = unverified.name();
         // Only to know whose keys to verify it with. What it says is believed once they did.
@@ -123,7 +119,7 @@ impl Oidc {
         self.check(&claims, issuer)?;
         let no_job = || NotAdmitted::Token(BadJwt::Claims.to_string());
         let job = claims.job(issuer.kind).ok_or_else(no_job)?;
-        let (reads, writes) = self.rights(issuer, &job, is_taken)?;
+        let (reads, writes) = self.rights(issuer, &job)?;
         Ok(Admitted {
             subject: Subject { issuer: issuer.name.clone(), number: job.repository },
             reads,
@@ -158,12 +154,7 @@ impl Oidc {
     }
 
     /// What the first rule that fits gives.
-    fn rights(
-        &self,
-        issuer: &Issuer,
-        job: &Job,
-        is_taken: impl Fn(&Scope) -> bool,
-    ) -> Result<(Vec<Scope>, Option<Scope>), NotAdmitted> {
+    fn rights(&self, issuer: &Issuer, job: &Job) -> Result<(Vec<Scope>, Option<Scope>), NotAdmitted> {
         let wrong = |why: String| Err(NotAdmitted::Job(why));
         let Some(rule) = issuer.rules.iter().find(|rule| rule.fits(job)) else {
             let Job { repository, event, git_ref, is_protected, .. } = job;
@@ -177,8 +168,8 @@ impl Oidc {
             return wrong(format!("'{}' has no number to fill into '{template}'", job.event));
         };
         // Refused when the file was read. But should that ever be mistaken, it is not this that lets a job through.
-        if !(rule.is_trusted() && job.is_trusted()) && (self.trusted.contains(&scope) || is_taken(&scope)) {
-            return wrong(format!("unreviewed code may not write '{scope}', which others write"));
+        if !(rule.is_trusted() && job.is_trusted()) && self.trusted.contains(&scope) {
+            return wrong(format!("unreviewed code may not write '{scope}', which reviewed code writes"));
         }
         Ok((rule.reads.clone(), Some(scope)))
     }

@@ -359,11 +359,13 @@ async fn whoever_team_of_is_given_may_do_what_the_rules_say() {
     let (team, _rules) = team_of(&issuer).await;
     // A token that writes does not read what unreviewed code may write, whatever its maker wrote.
     let careless = team.create("careless", &["--write", "main", "--read", "pr-12-7"]);
+    let squatter = team.create("squatter", &["--write", "pr-12-7"]);
     let curious = team.create("curious", &["--read", "pr-12-7"]);
     let pull = session(&team, &issuer.token(&issuer.pull_request(7))).await;
     let module = Module::new("m", "planted");
     assert_eq!(team.share(pull["token"].as_str().unwrap(), "pr-12-7", &module).await.status, 201);
     assert_eq!(team.get(&careless, &module.path("main")).await.code(), Code::NoResult);
     assert_eq!(team.get(&careless, &module.path("pr-12-7")).await.code(), Code::UnknownScope);
+    assert_eq!(team.get(&squatter, &module.path("pr-12-7")).await.code(), Code::UnknownScope);
     assert_eq!(team.get(&curious, &module.path("pr-12-7")).await.status, 200);
 }
