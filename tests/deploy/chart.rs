@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use pcmcache_tests::{Process, Scratch, deployed, tool};
+use pcmcache_tests::{Process, Scratch, deployed, http, tool};
 use serde_json::{Value, json};
 
 use crate::check;
+use crate::started::listening;
 
 /// The oldest that the chart says it is for, and one that is newer than this chart's first version.
 const KUBERNETES: [&str; 2] = ["1.27.0", "1.35.0"];
@@ -67,15 +68,64 @@ fn the_pod_may_do_nothing_that_it_need_not() {
         assert_eq!(pod["automountServiceAccountToken"], false);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-        let containers = list(&pod["containers"]);
-        assert_eq!(containers.len(), 1);
-        let rights = &containers[0]["securityContext"];
-        assert_eq!(rights["allowPrivilegeEscalation"], false);
-        assert_eq!(rights["readOnlyRootFilesystem"], true);
-        assert_eq!(rights["capabilities"], json!({ "drop": ["ALL"] }));
+        assert_eq!(list(&pod["containers"]).len(), 1);
+        for container in list(&pod["containers"]).iter().chain(list(&pod["initContainers"])) {
+            let rights = &container["securityContext"];
+            assert_eq!(rights["allowPrivilegeEscalation"], false);
+            assert_eq!(rights["readOnlyRootFilesystem"], true);
+            assert_eq!(rights["capabilities"], json!({ "drop": ["ALL"] }));
+        }
         // The server needs ten seconds to drain.
         assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(10));
     }
+}
+
+/// What the pod would do, on a host's disk: first the containers that prepare, then the server.
+#[test]
+fn what_the_chart_passes_the_server_understands() {
+    for values in [json!({}), everything()] {
+        let scratch = Scratch::new("chart-server");
+        let seen = rendered(&scratch, &values);
+        let pod = &of_kind(&seen, "StatefulSet")["spec"]["template"]["spec"];
+        let [etc, data] = ["etc", "data"].map(|name| scratch.dir(name).display().to_string());
+        fill(&scratch, list(&seen["objects"]));
+        let here = |argument: &Value| {
+            let argument = argument.as_str().expect("an argument");
+            let argument =
+                argument.replace("/etc/pcmcache-server", &etc).replace("/var/lib/pcmcache-server", &data);
+            argument.replace("0.0.0.0:7733", "127.0.0.1:0")
+        };
+        for container in list(&pod["initContainers"]) {
+            run(list(&container["args"]).iter().map(here)).finish().ok();
+        }
+        let arguments: Vec<_> = list(&pod["containers"][0]["args"]).iter().map(here).collect();
+        let (_process, address) = listening(run(arguments.iter().cloned()));
+        // Under TLS that it listens says that it understood.
+        if !arguments.iter().any(|argument| argument.starts_with("--tls-cert")) {
+            assert_eq!(http::get(address, "/readyz").status, 200);
+            assert_eq!(http::get(address, "/metrics").status, 401, "nobody has a token yet");
+        }
+    }
+}
+
+fn run(arguments: impl Iterator<Item = String>) -> Process {
+    let mut command = Command::new(tool::server());
+    command.env_clear().args(arguments);
+    Process::start(command)
+}
+
+/// Puts there what the cluster would mount.
+fn fill(scratch: &Scratch, objects: &[Value]) {
+    let etc = scratch.dir("etc");
+    let book = scratch.dir("etc/tokens").join("tokens.json").display().to_string();
+    let create =
+        ["token", "create", "--name", "one", "--write", "main", "--tokens", &book].map(str::to_owned);
+    run(create.into_iter()).finish().ok();
+    tool::certificate(&scratch.dir("etc/tls"), "tls");
+    scratch.dir("etc/client-ca");
+    fs_err::copy(etc.join("tls/tls.crt"), etc.join("client-ca/ca.crt")).expect("a copy");
+    let rules = objects.iter().find_map(|object| object["data"]["oidc.toml"].as_str());
+    scratch.file("etc/oidc/oidc.toml", rules.unwrap_or_default());
 }
 
 /// Values that switch on all there is.
@@ -84,7 +134,7 @@ fn everything() -> Value {
         "image": { "repository": "registry.example.com/pcmcache-server", "digest": format!("sha256:{}", "0".repeat(64)) },
         "imagePullSecrets": [{ "name": "registry" }],
         "tokens": { "existingSecret": "tokens" },
-        "oidc": "[[issuer]]\nname = \"github\"\n",
+        "oidc": deployed::text("deploy/ci/oidc.toml"),
         "publicRead": ["main"],
         "maxAge": "30d",
         "quotas": { "main": "50G", "pr-17": "1G" },

@@ -69,7 +69,7 @@ fn what_the_image_sets_the_server_understands() {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     assert!(variables.len() > 1, "{variables:?}");
-    is_ready(&Scratch::new("image"), &[], &variables);
+    is_ready(&Scratch::new("image"), &variables);
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use pcmcache_tests::{Process, Scratch, http, tool, within};
 
-/// Starts one with these arguments and variables, and asks it whether it is ready.
-pub(crate) fn is_ready(scratch: &Scratch, arguments: &[String], variables: &[(String, String)]) {
+/// Starts one with these variables, and asks it whether it is ready.
+pub(crate) fn is_ready(scratch: &Scratch, variables: &[(String, String)]) {
     let mut command = Command::new(tool::server());
-    command.env_clear().args(arguments).envs(variables.iter().cloned());
+    // The command line wins over the environment.
+    command.env_clear().envs(variables.iter().cloned());
     command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(scratch.dir("data"));
     let (_process, address) = listening(Process::start(command));
     assert_eq!(http::get(address, "/readyz").status, 200);

@@ -140,7 +140,7 @@ impl Plain {
 fn with_tls(scratch: &Scratch, server: SocketAddr, address: SocketAddr) -> String {
     let directory = scratch.dir("nginx");
     if !directory.join("pcmcache.crt").exists() {
-        certificate(&directory);
+        tool::certificate(&directory, "pcmcache");
     }
     // Names of files are looked for where the configuration lies.
     changed(server, &format!("{address} ssl http2"), "localhost").replace("/etc/nginx/tls/", "")
@@ -169,29 +169,6 @@ fn nginx(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(tool::nginx());
     command.env_clear().arg("-p").arg(directory).args(["-e", "stderr", "-c", "nginx.conf"]).args(arguments);
     command
-}
-
-fn certificate(directory: &Path) {
-    let mut command = Command::new(tool::installed("PCMCACHE_TEST_OPENSSL", "openssl"));
-    command.current_dir(directory).args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-    ]);
-    command.args([
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost",
-    ]);
-    command.args(["-keyout", "pcmcache.key", "-out", "pcmcache.crt"]);
-    Process::start(command).finish().ok();
 }
 
 fn free_port() -> SocketAddr {

@@ -1,6 +1,9 @@
 //! The tools of the trade, and where they are.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Process;
 
 /// The C++ compiler, by the name a user gives it.
 pub const CLANG: &str = "clang++-22";
@@ -44,6 +47,30 @@ pub fn schemathesis() -> PathBuf {
 /// The Python in whose environment Helm's engine is.
 pub fn python() -> PathBuf {
     installed("PCMCACHE_TEST_PYTHON", "python3")
+}
+
+/// Makes a certificate of `localhost` that vouches for itself, and its key: `NAME.crt` and `NAME.key`.
+pub fn certificate(directory: &Path, name: &str) {
+    let mut command = Command::new(installed("PCMCACHE_TEST_OPENSSL", "openssl"));
+    command.current_dir(directory).args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ]);
+    command.args([
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+    ]);
+    command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")]);
+    Process::start(command).finish().ok();
 }
 
 /// The tool that the variable names, else the one in PATH.
