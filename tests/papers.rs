@@ -47,7 +47,7 @@ fn the_reference_is_what_the_programs_say() {
 
 /// Flags of other programs stand in the papers too, but not behind the name of one of ours.
 #[test]
-fn no_paper_names_a_flag_that_is_not_there() {
+fn no_paper_names_a_command_or_a_flag_that_is_not_there() {
     let programs = programs();
     let (mut seen, mut wrong) = (0, Vec::new());
     for paper in papers() {
@@ -62,6 +62,11 @@ fn no_paper_names_a_flag_that_is_not_there() {
                     {
                         wrong.push(format!("{paper}: {} has no {flag}: {line}", call.join(" ")));
                     }
+                }
+            }
+            for command in commands_of_server(line) {
+                if !programs.iter().any(|spoken| spoken.words == ["pcmcache-server", command]) {
+                    wrong.push(format!("{paper}: pcmcache-server has no {command}: {line}"));
                 }
             }
             let all: BTreeSet<_> = programs.iter().flat_map(Spoken::flags).map(|flag| flag.name).collect();
@@ -202,6 +207,21 @@ fn calls<'a>(line: &'a str, programs: &[Spoken]) -> Vec<(Vec<String>, Vec<&'a st
         }
     }
     calls
+}
+
+/// What follows the server's name in what is there to be typed. (Behind the launcher's any compiler may follow.)
+fn commands_of_server(line: &str) -> impl Iterator<Item = &str> {
+    let whole = line.starts_with("    ").then_some(line);
+    let spans = line.split('`').skip(1).step_by(2);
+    let typed = whole.into_iter().chain(spans).flat_map(|code| {
+        let names = code.match_indices("pcmcache-server ");
+        // `sudo -u pcmcache-server` names the user.
+        names.filter(|(at, _)| !code[..*at].ends_with("-u ")).map(|(at, name)| &code[at + name.len()..])
+    });
+    let words = typed.filter_map(|rest| rest.split(' ').next());
+    words.flat_map(|word| word.split('|')).filter(|word| {
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
+    })
 }
 
 fn program_name(word: &str) -> &str {

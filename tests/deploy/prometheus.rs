@@ -24,6 +24,15 @@ fn the_rules_are_well_formed_and_fire_when_they_should() {
     }
 }
 
+#[test]
+fn each_alert_has_its_section_in_the_guide() {
+    let guide = deployed::text("deploy/OPERATIONS.md");
+    let sections: BTreeSet<_> = guide.lines().filter_map(|line| line.strip_prefix("### Pcmcache")).collect();
+    let alerts = alerts();
+    let named: BTreeSet<_> = alerts.iter().filter_map(|alert| alert.strip_prefix("Pcmcache")).collect();
+    assert_eq!(named, sections);
+}
+
 /// Grafana does not say that a query is wrong: its panel is empty.
 #[test]
 fn each_query_of_the_board_is_one() {
