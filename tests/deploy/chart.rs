@@ -134,7 +134,7 @@ fn everything() -> Value {
         "image": { "repository": "registry.example.com/pcmcache-server", "digest": format!("sha256:{}", "0".repeat(64)) },
         "imagePullSecrets": [{ "name": "registry" }],
         "tokens": { "existingSecret": "tokens" },
-        "oidc": deployed::text("deploy/ci/oidc.toml"),
+        "oidc": deployed::text("deploy/oidc.example.toml"),
         "publicRead": ["main"],
         "maxAge": "30d",
         "quotas": { "main": "50G", "pr-17": "1G" },

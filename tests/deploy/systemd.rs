@@ -71,7 +71,7 @@ fn the_unit_allows_every_system_call_that_a_server_makes() {
     assert!(!allowed.contains("mount") && !allowed.contains("ptrace"), "the unit allows all: {allowed:?}");
 }
 
-/// Start, upload, download, refusal, counts, end.
+/// Start, upload, download, refusal, counts, a check that the server is asked for, end.
 fn calls_of_a_session(scratch: &Scratch) -> BTreeSet<String> {
     let trace = scratch.path().join("trace");
     let mut command = Command::new(tool::installed("PCMCACHE_TEST_STRACE", "strace"));
@@ -84,6 +84,9 @@ fn calls_of_a_session(scratch: &Scratch) -> BTreeSet<String> {
     assert_eq!(http::get(server, &path).body, b"hello");
     assert_eq!(http::get(server, "/nothing").status, 404);
     assert_eq!(http::get(server, "/metrics").status, 200);
+    let mut check = Command::new(tool::server());
+    check.env_clear().args(["check", "--full", "--data-dir"]).arg(scratch.dir("data"));
+    Process::start(check).finish().ok();
     kill_process(child_of(process.pid()), Signal::TERM).expect("a signal for the server");
     process.finish_within(Duration::from_secs(20)).ok();
     let text = fs_err::read_to_string(&trace).expect("a trace");
