@@ -4,6 +4,8 @@ mod check;
 mod damage;
 mod evict;
 mod kill;
+#[cfg(feature = "failpoints")]
+mod killed_upkeep;
 mod leases;
 mod migrate;
 mod publish;

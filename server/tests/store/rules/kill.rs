@@ -9,7 +9,7 @@ use pcmcache_shared::ActionKey;
 
 use crate::bench::{Bench, Module, Scratch, view};
 
-const DIRECTORY: &str = "PCMCACHE_TEST_KILLED_DIRECTORY";
+pub(super) const DIRECTORY: &str = "PCMCACHE_TEST_KILLED_DIRECTORY";
 const ROUNDS: u64 = 12;
 
 /// A module that no other round has.
@@ -39,7 +39,7 @@ async fn publisher() {
 }
 
 /// This very program, running one of the tests that are to be killed.
-fn server(test: &str, directory: &Path) -> Command {
+pub(super) fn server(test: &str, directory: &Path) -> Command {
     let mut server = Command::new(std::env::current_exe().unwrap());
     server
         .args([test, "--exact", "--ignored", "--nocapture"])

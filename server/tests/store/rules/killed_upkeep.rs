@@ -1,0 +1,96 @@
+//! A server that is killed while it keeps its store: at whatever step, what is left is sound, and it goes on.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pcmcache_server::space::Bounds;
+use pcmcache_shared::Digest;
+
+use super::kill::{DIRECTORY, server};
+use crate::bench::{Bench, FakeDisk, Module, Scratch, assert_sound, view};
+
+const PIN: Duration = Duration::from_secs(600);
+
+fn bounded(directory: &Path) -> Bench {
+    let bounds = Bounds { max_size: Some(3_000_000), ..Bounds::default() };
+    let bench = Bench::on_disk_within(directory, bounds, FakeDisk::empty());
+    bench.clock.advance(PIN);
+    bench
+}
+
+fn module(n: usize) -> Module {
+    let mut module = Module::new(Box::leak(format!("m{n}").into_boxed_str()));
+    module.outputs[1] = format!("object {n}").repeat(50_000).into_bytes();
+    module
+}
+
+fn directory() -> Option<PathBuf> {
+    std::env::var_os(DIRECTORY).map(PathBuf::from)
+}
+
+/// Runs one of the tests below in a process of its own, and sees it killed at the step.
+async fn killed_at(step: &str, test: &str, directory: &Path) {
+    let mut server = server(&format!("rules::killed_upkeep::{test}"), directory);
+    server.env("PCMCACHE_FAILPOINT", format!("{step}=kill"));
+    let status = tokio::task::spawn_blocking(move || server.status().unwrap()).await.unwrap();
+    assert_eq!(status.signal(), Some(9), "{step}: {status}");
+}
+
+/// What is killed while it evicts.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it is run, and killed, by the test below"]
+async fn evictor() {
+    let Some(directory) = directory() else { return };
+    let bench = bounded(&directory);
+    for n in 0..12 {
+        bench.share(&module(n), None).await.unwrap();
+        bench.clock.advance(PIN);
+    }
+    panic!("it was not killed");
+}
+
+#[tokio::test]
+async fn killed_in_the_midst_of_an_eviction_the_store_is_sound() {
+    for step in ["evict.results", "remove.hidden", "evict.blobs"] {
+        let scratch = Scratch::new();
+        killed_at(step, "evictor", scratch.path()).await;
+        let checked = assert_sound(scratch.path()).await;
+        assert!((3..12).contains(&checked.results), "{step}: {checked:?}");
+        let bench = bounded(scratch.path());
+        for n in 0..12 {
+            let found = bench.cache.result(&view(), module(n).key()).await.unwrap();
+            for output in found.iter().flat_map(|found| &found.result.outputs) {
+                assert!(bench.read(output.digest).await.unwrap().is_some(), "{step}: {n}");
+            }
+        }
+        assert!(bench.cache.usage().total() <= 3_000_000);
+        bench.clock.advance(PIN);
+        bench.share(&module(99), None).await.unwrap();
+        assert!(bench.cache.usage().total() <= 3_000_000, "{step}: {:?}", bench.cache.usage());
+    }
+}
+
+/// What is killed while it moves a damaged blob aside.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it is run, and killed, by the test below"]
+async fn condemner() {
+    let Some(directory) = directory() else { return };
+    let (bench, module) = (bounded(&directory), module(0));
+    bench.share(&module, None).await.unwrap();
+    let name = Digest::of(&module.outputs[1]).to_string();
+    fs_err::write(directory.join("blobs").join(&name[..2]).join(&name), "changed").unwrap();
+    let _ = bench.read(Digest::of(&module.outputs[1])).await;
+    panic!("it was not killed");
+}
+
+#[tokio::test]
+async fn killed_while_a_blob_is_moved_aside_its_results_wait_for_it() {
+    let scratch = Scratch::new();
+    killed_at("condemn.moved", "condemner", scratch.path()).await;
+    assert_eq!(assert_sound(scratch.path()).await.notes.len(), 2);
+    let bench = bounded(scratch.path());
+    assert_eq!(bench.cache.results().await.unwrap(), 0);
+    bench.share(&module(0), None).await.unwrap();
+    assert_eq!(bench.cache.results().await.unwrap(), 1);
+}
