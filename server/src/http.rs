@@ -6,7 +6,7 @@ mod admit;
 mod audit;
 mod blobs;
 mod body;
-mod caller;
+mod dashboard;
 mod document;
 mod framing;
 mod identify;
@@ -63,7 +63,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(blobs::get, blobs::head, blobs::put))
         .routes(routes!(revocations::revocations))
         .routes(routes!(token::who_am_i, token::exchange))
-        .routes(routes!(probes::index))
+        .routes(routes!(dashboard::index))
+        .routes(routes!(dashboard::file))
+        .routes(routes!(dashboard::dashboard))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::metrics))

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod dashboard;
 pub mod embedded;
 pub mod fault;
 pub mod history;

@@ -13,6 +13,8 @@
 mod authority;
 #[path = "http/blobs.rs"]
 mod blobs;
+#[path = "http/dashboard.rs"]
+mod dashboard;
 #[path = "http/document.rs"]
 mod document;
 #[path = "http/drain.rs"]

@@ -78,8 +78,10 @@ bucket! {
     built_ms: built_ms,
     /// Blobs that were found damaged.
     damaged: damaged_blobs,
-    /// Blobs that were removed because no result needed them.
-    swept: swept_blobs,
+    /// Results removed to make room, or because nobody used them.
+    evicted: evicted_results,
+    /// Bytes that removing results freed.
+    evicted_bytes: evicted_bytes,
 }
 
 /// A span of time that ends now.
@@ -88,12 +90,12 @@ bucket! {
 pub enum Span {
     /// By the minute.
     Hour,
-    /// By five minutes.
+    /// By a quarter of an hour.
     #[default]
     Day,
-    /// Thirty days, by two hours.
+    /// Thirty days, by eight hours.
     Month,
-    /// By the day.
+    /// Fifty-two weeks.
     Year,
 }
 
@@ -102,9 +104,9 @@ impl Span {
     fn steps(self) -> (u64, u64) {
         match self {
             Self::Hour => (60, 60),
-            Self::Day => (288, 5 * 60),
-            Self::Month => (360, 2 * 3600),
-            Self::Year => (365, 24 * 3600),
+            Self::Day => (96, 15 * 60),
+            Self::Month => (90, 8 * 3600),
+            Self::Year => (52, 7 * 24 * 3600),
         }
     }
 }
@@ -224,7 +226,7 @@ mod tests {
             series.add(NOW - ago, &hits(10_u64.pow(4 - index as u32)));
         }
         for (span, total, points) in
-            [(Span::Hour, 11, 60), (Span::Day, 111, 288), (Span::Month, 1111, 360), (Span::Year, 11111, 365)]
+            [(Span::Hour, 11, 60), (Span::Day, 111, 96), (Span::Month, 1111, 90), (Span::Year, 11111, 52)]
         {
             let over = series.over(span, NOW);
             assert_eq!((over.total.hits, over.steps.hits.len()), (total, points), "{span:?}");

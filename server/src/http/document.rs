@@ -10,7 +10,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
-use super::{actions, blobs, leases, probes, token};
+use super::{actions, blobs, dashboard, leases, probes, token};
 
 /// What any route may answer but those that tell whether the server lives.
 const ANY: &[Code] = &[Code::TooManyRequests];
@@ -50,6 +50,8 @@ const PROBLEMS: &[(&str, &[&[Code]])] = &[
     ("who_am_i", &[ANY, token::PROBLEMS]),
     ("exchange_token", &[ANY, token::PROBLEMS, token::EXCHANGE_PROBLEMS, JSON_IN]),
     ("index", &[ANY]),
+    ("dashboard_file", &[ANY]),
+    ("dashboard", &[ANY, dashboard::PROBLEMS]),
     ("healthz", &[]),
     ("readyz", &[probes::READY_PROBLEMS]),
     ("metrics", &[ANY, OBSERVED]),

@@ -1,4 +1,4 @@
-//! What is not the cache: `/`, `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
+//! What is not the cache: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
 
 use axum::Extension;
 use axum::extract::State;
@@ -17,19 +17,6 @@ pub(super) const READY_PROBLEMS: &[Code] = &[Code::Unavailable];
 /// The OpenAPI document, rendered once.
 #[derive(Debug, Clone)]
 pub(super) struct Document(pub(super) Bytes);
-
-/// Where to go from here.
-#[utoipa::path(
-    get,
-    path = "/",
-    operation_id = "index",
-    tag = "server",
-    responses((status = 200, description = "A pointer, for people.", content_type = "text/plain", body = String)),
-)]
-pub(super) async fn index() -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    format!("pcmcache-server {version}\n/openapi.json\n/metrics\n/healthz\n/readyz\n")
-}
 
 /// The process lives.
 #[utoipa::path(

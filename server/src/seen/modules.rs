@@ -16,7 +16,7 @@ const MAX_MODULES: usize = 1000;
 type Name = (Scope, String);
 
 /// A module that was missed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Missed {
     /// Where.
     pub scope: Scope,
@@ -27,7 +27,7 @@ pub struct Missed {
 }
 
 /// A module that took long.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Slow {
     /// Where.
     pub scope: Scope,

@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_secs(10 * 60);
 macro_rules! scope_counts {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// What happened in a scope.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, utoipa::ToSchema)]
         pub struct ScopeCounts { $($(#[doc = $doc])* pub $name: u64,)* }
 
         impl ScopeCounts {

@@ -54,9 +54,9 @@ const SCOPED: &[(&str, Needs)] = &[
 /// The routes that show what goes on in all scopes: for observers.
 const OBSERVED: &[&str] = &["metrics"];
 /// The routes that anyone may ask.
-const OPEN: &[&str] = &["index", "healthz", "readyz", "openapi"];
+const OPEN: &[&str] = &["index", "dashboard_file", "healthz", "readyz", "openapi"];
 /// The routes that tell anyone but a bad credential.
-const TELLING: &[&str] = &["who_am_i", "exchange_token"];
+const TELLING: &[&str] = &["who_am_i", "exchange_token", "dashboard"];
 
 /// Someone who asks.
 struct Who {
@@ -304,7 +304,7 @@ async fn every_route_answers_everyone_as_they_may_be_answered() {
             assert_eq!(code(&reply, operation), expected, "{} {operation}: {reply:?}", who.name);
             cells += 1;
         }
-        for path in ["/", "/healthz", "/readyz", "/openapi.json"] {
+        for path in ["/", "/dashboard/page.js", "/healthz", "/readyz", "/openapi.json"] {
             assert_eq!(team.get(&who.token, path).await.status, 200, "{} {path}", who.name);
             cells += 1;
         }
@@ -313,7 +313,15 @@ async fn every_route_answers_everyone_as_they_may_be_answered() {
         // A bad JWT is one whoever shows it.
         let exchanged = team.send(&who.token, "POST", "/v1/token", &json!({ "token": "x" })).await;
         assert_eq!(exchanged.code(), Code::Unauthorized, "{}", who.name);
-        cells += 2;
+        let shown = team.get(&who.token, "/v1/dashboard").await;
+        assert_eq!(code(&shown, "dashboard"), (!who.is_good).then_some(Code::Unauthorized), "{}", who.name);
+        cells += 3;
+        // Modules and builders have the names of their scopes here.
+        let text = String::from_utf8_lossy(&shown.body);
+        for (scope, may) in SCOPES.into_iter().zip(who.scopes) {
+            let is_hidden = !who.observes && matches!(may, May::Nothing | May::NotEnter);
+            assert!(!is_hidden || !text.contains(scope), "{} is shown {scope}: {text}", who.name);
+        }
     }
     println!("{cells} cells");
 }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use pcmcache_server::dashboard::{Dashboard, Sight};
+use pcmcache_server::history::{History, Span};
 use pcmcache_server::seen::{Ended, Named, ScopeCounts};
 use pcmcache_shared::ReleaseReason;
 use pcmcache_shared::api::acquire::AcquireLine;
+use serde_json::{Value, json};
 
 use crate::bench::{Bench, Module, scope, settle, writing};
 
@@ -88,4 +91,37 @@ async fn what_missed_took_long_or_differed_is_told_by_its_name() {
     let divergences = bench.cache.seen().divergences();
     assert_eq!(divergences.len(), 1);
     assert_eq!((divergences[0].subject.as_str(), divergences[0].action), ("m.cppm", module.key()));
+}
+
+/// What someone of this sight is shown.
+async fn shown(bench: &Bench, sight: Sight) -> Value {
+    let shown = Dashboard::of(&bench.cache, &History::default(), &sight, Span::Hour).await.unwrap();
+    serde_json::to_value(shown).unwrap()
+}
+
+#[tokio::test]
+async fn who_may_not_see_a_scope_is_shown_nothing_of_it() {
+    let (bench, module) = (Bench::in_memory(), Module::new("m.cppm"));
+    bench.share(&module, None).await.unwrap();
+    bench.share(&module.clone().making("other bytes"), None).await.unwrap_err();
+    let other = Module::new("n.cppm");
+    let _holder = bench.acquire(other.request("holder")).await.granted().await;
+    let _waiter = bench.acquire(other.request("waiter")).await;
+    settle().await;
+
+    let all = shown(&bench, Sight::All).await;
+    assert_eq!((&all["building"][0]["waiters"], &all["sees"]), (&json!(["client waiter"]), &Value::Null));
+    let reader = shown(&bench, Sight::Scopes(vec![scope()])).await;
+    assert_eq!((&reader["builds"], &reader["building"][0]["waiting"]), (&json!(1), &json!(1)));
+    assert_eq!(reader["building"][0]["waiters"], json!([]), "who waits may do so from a scope of its own");
+    for lists in ["missed", "slowest", "diverged", "scopes"] {
+        assert_eq!(reader[lists].as_array().unwrap().len(), 1, "{lists}: {reader}");
+    }
+    assert!(reader["over"].is_null() && reader["store"].is_null(), "{reader}");
+
+    let stranger = shown(&bench, Sight::Scopes(vec!["pr-17".parse().unwrap()])).await;
+    for lists in ["building", "finished", "missed", "slowest", "diverged", "scopes"] {
+        assert_eq!(stranger[lists], json!([]), "{lists}: {stranger}");
+    }
+    assert_eq!((&stranger["builds"], &stranger["waiting"]), (&json!(0), &json!(0)));
 }
