@@ -100,7 +100,7 @@ misused() {
 
 # Without the tests: with them in the same build, the programs would be made with failpoints.
 build_programs() {
-    say "building pcmcache and pcmcache-server"
+    say "building both programs"
     cargo build --release --locked -p pcmcache -p pcmcache-server
     binaries=$(cargo metadata --format-version 1 --no-deps --locked |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release

@@ -64,10 +64,9 @@ fn no_paper_names_a_command_or_a_flag_that_is_not_there() {
                     }
                 }
             }
-            for command in commands_of_server(line) {
-                if !programs.iter().any(|spoken| spoken.words == ["pcmcache-server", command]) {
-                    wrong.push(format!("{paper}: pcmcache-server has no {command}: {line}"));
-                }
+            for call in first_words(line).filter(|call| !programs.iter().any(|spoken| spoken.words == *call))
+            {
+                wrong.push(format!("{paper}: {} has no {}: {line}", call[0], call[1]));
             }
             let all: BTreeSet<_> = programs.iter().flat_map(Spoken::flags).map(|flag| flag.name).collect();
             for flag in quoted_flags(line).filter(|flag| !all.contains(*flag)) {
@@ -209,19 +208,23 @@ fn calls<'a>(line: &'a str, programs: &[Spoken]) -> Vec<(Vec<String>, Vec<&'a st
     calls
 }
 
-/// What follows the server's name in what is there to be typed. (Behind the launcher's any compiler may follow.)
-fn commands_of_server(line: &str) -> impl Iterator<Item = &str> {
-    let whole = line.starts_with("    ").then_some(line);
+/// Our programs in what is there to be typed, with the command that follows. A compiler that follows is none.
+fn first_words(line: &str) -> impl Iterator<Item = [&str; 2]> {
+    let is_typed = line.starts_with("    ") && !line.trim_start().starts_with('#');
     let spans = line.split('`').skip(1).step_by(2);
-    let typed = whole.into_iter().chain(spans).flat_map(|code| {
-        let names = code.match_indices("pcmcache-server ");
-        // `sudo -u pcmcache-server` names the user.
-        names.filter(|(at, _)| !code[..*at].ends_with("-u ")).map(|(at, name)| &code[at + name.len()..])
+    let typed = is_typed.then_some(line).into_iter().chain(spans);
+    let calls = typed.flat_map(|code| {
+        ["pcmcache ", "pcmcache-server "].into_iter().flat_map(move |name| {
+            let starts = code.match_indices(name);
+            // `sudo -u pcmcache-server` names the user; a file, a directory or a step of CI may be called so, too.
+            let calls = starts.filter(|(at, _)| code[..*at].ends_with(['/', ' ']) || *at == 0);
+            let calls = calls.filter(|(at, _)| !code[..*at].ends_with("-u "));
+            calls.map(move |(at, _)| (name, code[at + name.len()..].split(' ').next().unwrap_or_default()))
+        })
     });
-    let words = typed.filter_map(|rest| rest.split(' ').next());
-    words.flat_map(|word| word.split('|')).filter(|word| {
-        !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
-    })
+    let is_command = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
+    let calls = calls.flat_map(|(name, words)| words.split('|').map(move |word| [name.trim_end(), word]));
+    calls.filter(move |[_, word]| is_command(word) && !["clang", "gcc", "cc"].contains(word))
 }
 
 fn program_name(word: &str) -> &str {
