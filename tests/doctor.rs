@@ -88,6 +88,14 @@ fn what_is_wrong_with_settings_cache_and_server_is_told() {
     let told = doctor(&plain("alone").remote(&format!("http://127.0.0.1:{port}")), &[CLANG]);
     assert_told(&told, "does not answer", "start pcmcache-server");
 
+    let told =
+        doctor(&plain("clear").remote("http://192.0.2.1:1").with("PCMCACHE_TOKEN", "secret"), &[CLANG]);
+    assert_told(&told, "for everyone on the way to read", "https://");
+    let told = doctor(&plain("key").with("PCMCACHE_SIGN_KEY", "/nowhere/at/all"), &[CLANG]);
+    assert_told(&told, "nothing is published", "PCMCACHE_SIGN_KEY");
+    let told = doctor(&plain("pins").with("PCMCACHE_TRUSTED_KEYS", "oops"), &[CLANG]);
+    assert_told(&told, "no server's result is used", "pcmcache config");
+
     let file = plain("file");
     fs_err::write(file.cache(), "no directory").expect("a file");
     assert_told(&doctor(&file, &[CLANG]), "is not a directory of this user's own", "PCMCACHE_DIR");

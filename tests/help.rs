@@ -39,6 +39,7 @@ fn help_names_every_command_and_variable_of_the_launcher() {
     let help = said_by(tool::launcher(), &["--help"]);
     for word in VARIABLES.into_iter().chain([
         "stats",
+        "login",
         "key",
         "config",
         "trim",
@@ -56,8 +57,19 @@ fn help_names_every_command_and_variable_of_the_launcher() {
 
 #[test]
 fn shells_and_readers_are_told_every_command() {
-    let commands =
-        ["stats", "explain", "doctor", "key", "config", "trim", "verify", "clear", "completions", "man"];
+    let commands = [
+        "stats",
+        "explain",
+        "doctor",
+        "login",
+        "key",
+        "config",
+        "trim",
+        "verify",
+        "clear",
+        "completions",
+        "man",
+    ];
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = said_by(tool::launcher(), &["completions", shell]);
         assert!(commands.iter().all(|command| script.contains(command)), "{shell}: {script}");
@@ -94,9 +106,19 @@ fn readme_promises_no_flag_and_no_variable_that_is_not_there() {
     let readme = of_project("README.md");
     let mut known = said_by(tool::launcher(), &["--help"]) + &said_by(tool::server(), &["--help"]);
     known += &["deploy/quickstart.sh", "deploy/toolchain.sh", "tests/run.sh"].map(of_project).concat();
-    for command in
-        ["stats", "explain", "doctor", "key", "config", "trim", "verify", "clear", "completions", "man"]
-    {
+    for command in [
+        "stats",
+        "explain",
+        "doctor",
+        "login",
+        "key",
+        "config",
+        "trim",
+        "verify",
+        "clear",
+        "completions",
+        "man",
+    ] {
         known += &said_by(tool::launcher(), &[command, "--help"]);
     }
     let ours = readme.lines().filter(|line| line.contains("pcmcache"));

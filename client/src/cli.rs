@@ -57,7 +57,7 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
                     'pcmcache stats --log FILE' adds them up           [none]
 
 Exit status: the compiler's own; 127 if there is no such compiler. Of a command: 0, 1 if it failed,
-2 if it was not understood.";
+2 if it was not understood, 3 if the server refuses a login.";
 
 /// A compiler launcher with a crash-safe cache of C++ modules.
 #[derive(Debug, Parser)]
@@ -76,6 +76,8 @@ enum Command {
     Explain(command::explain::Explain),
     /// Look whether everything is set up so that caching works
     Doctor(command::doctor::Doctor),
+    /// Get a session of the server for a CI job
+    Login(command::login::Login),
     /// Make a key that signs what is published, or show which one others are to trust
     #[command(subcommand)]
     Key(command::key::Key),
@@ -142,6 +144,7 @@ fn run_command(words: &[OsString]) -> u8 {
         Command::Stats(stats) => stats.run(&settings),
         Command::Explain(explain) => explain.run(settings),
         Command::Doctor(doctor) => doctor.run(&settings),
+        Command::Login(login) => login.run(&settings),
         Command::Key(key) => key.run(),
         Command::Config => command::config::run(&settings),
         Command::Trim(trim) => trim.run(&settings),
@@ -154,7 +157,7 @@ fn run_command(words: &[OsString]) -> u8 {
         Ok(()) => 0,
         Err(error) => {
             command::complain(&error);
-            1
+            if command::login::is_refusal(&error) { command::login::REFUSED } else { 1 }
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod explain;
 pub mod key;
+pub mod login;
 pub mod papers;
 pub mod stats;
 pub mod trim;
@@ -45,6 +46,12 @@ fn say(text: &str) -> anyhow::Result<()> {
 #[expect(clippy::print_stderr, reason = "stdout holds what was asked for")]
 fn warn(text: &str) {
     eprintln!("pcmcache: {text}");
+}
+
+/// Says to another program, which listens there, what is not for stdout.
+#[expect(clippy::print_stderr, reason = "stdout holds what was asked for")]
+fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Says why a command failed.

@@ -13,6 +13,7 @@
 mod acquire;
 mod answer;
 pub mod breaker;
+pub mod ci;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -245,6 +246,11 @@ impl Remote {
     pub fn bytes(&self) -> (u64, u64) {
         self.counters.bytes()
     }
+}
+
+/// Whether the URL names this very host.
+pub fn is_this_host(url: &str) -> bool {
+    url.parse().is_ok_and(|url| server::is_loopback(&url))
 }
 
 /// Finds out on a thread of its own, beside the compile, whether the server is back, and says so to the breaker.

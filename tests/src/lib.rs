@@ -13,6 +13,7 @@ pub mod edits;
 pub mod faithful;
 pub mod harm;
 pub mod http;
+pub mod issuer;
 pub mod liar;
 pub mod machine;
 pub mod modules;

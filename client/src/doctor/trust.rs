@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Finding;
 use crate::os;
+use crate::remote;
 use crate::settings::{Settings, Source, config_path};
 use crate::signing::SigningKey;
 
@@ -17,6 +18,7 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
     if let Some(path) = config.filter(|_| holds_token) {
         findings.extend(secret("token in", &path));
     }
+    findings.extend(in_the_clear(settings));
     findings.extend(settings.sign_key.as_deref().map(signing));
     findings.extend(pinned(settings));
     findings
@@ -30,6 +32,16 @@ fn secret(what: &str, path: &Path) -> Option<Finding> {
         let remedy =
             format!("chmod 600 {shown}; if somebody may have read it, revoke the token and make another");
         Finding::care("token", format!("the {what} {shown} may be read by others"), remedy)
+    })
+}
+
+/// A token that everybody on the way can read.
+fn in_the_clear(settings: &Settings) -> Option<Finding> {
+    let url = settings.remote.as_deref().filter(|url| url.starts_with("http://"))?;
+    let has_token = settings.token.is_some() || settings.token_file.is_some();
+    (has_token && !remote::is_this_host(url)).then(|| {
+        let found = format!("the token goes to {url} for everyone on the way to read");
+        Finding::care("token", found, "set PCMCACHE_REMOTE to an https:// URL of that server")
     })
 }
 

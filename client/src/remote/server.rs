@@ -189,7 +189,12 @@ impl Server {
         self.get("who am I", api::token::PATH).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, during: &'static str, path: &str) -> Result<T, RemoteError> {
+    /// A small answer in JSON.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        during: &'static str,
+        path: &str,
+    ) -> Result<T, RemoteError> {
         let answer = self.send(during, self.request(Method::GET, path), self.deadlines.first).await?;
         match answer.status() {
             200 => answer.small_json().await,
@@ -244,7 +249,7 @@ fn headers(token: Option<&str>) -> Result<HeaderMap, RemoteError> {
 }
 
 /// Whether the URL names this very host, for which no proxy is ever meant.
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
