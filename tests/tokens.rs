@@ -2,8 +2,10 @@
 //! writer published is used by nobody who has heard of it.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, SystemTime};
 
-use pcmcache_tests::{Machine, Scratch, Server, Unit, Weight, turn};
+use pcmcache_tests::scratch::files_below;
+use pcmcache_tests::{Machine, Scratch, Server, Unit, Weight, turn, until};
 
 /// A team's server: Alice and the nightly builds write, Bob reads.
 struct Team {
@@ -149,4 +151,32 @@ fn what_a_revoked_writer_published_is_forgotten_once_it_is_heard_of() {
     assert_eq!(compiled(&bob, &hers), (3, 2, 4), "its own by now: {}", bob.log());
     let explained = bob.start(bob.launcher(), ["verify"]).finish().ok();
     assert!(explained.stdout.contains(" 0 bad"), "{}", explained.transcript());
+}
+
+#[test]
+fn who_finds_everything_here_hears_of_it_as_well() {
+    let _turn = turn::beside_others();
+    let team = Team::new("warm");
+    let [unit, other] = ["unit", "other"].map(|name| team.unit(name));
+    compiled(&team.machine("alice", &team.alice), &unit);
+    compiled(&team.machine("alice", &team.alice), &other);
+    let bob = team.machine("bob", &team.bob);
+    assert_eq!(compiled(&bob, &unit), (0, 1, 0), "{}", bob.log());
+    assert_eq!(compiled(&bob, &other), (0, 2, 0), "{}", bob.log());
+    team.server.token(&["revoke", "alice"]).ok();
+
+    // No server is asked for what is here; until that was so for ten minutes.
+    assert_eq!(compiled(&bob, &unit), (0, 2, 1), "{}", bob.log());
+    let notes = bob.cache().join("v1/servers");
+    let notes = notes.join(files_below(&notes).first().expect("what is known of the server"));
+    let heard = || fs_err::read_to_string(&notes).expect("what is known of the server");
+    let before = heard();
+    let eleven_minutes_ago = SystemTime::now() - Duration::from_secs(660);
+    let file = fs_err::OpenOptions::new().write(true).open(&notes).expect("what is known of the server");
+    file.set_modified(eleven_minutes_ago).expect("an older file");
+    assert_eq!(compiled(&bob, &unit), (0, 2, 2), "nobody waits for it: {}", bob.log());
+    until("the server to be asked", || heard() != before);
+    until("whoever asked to be gone", || bob.alive().is_empty());
+    assert_eq!(compiled(&bob, &unit), (1, 2, 2), "{}", bob.log());
+    assert_eq!(compiled(&bob, &other), (2, 2, 2), "{}", bob.log());
 }

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::command::{self, verify::REBUILD};
 use crate::compiler::run;
+use crate::launch::contact::{self, CATCH_UP};
 use crate::launch::launch;
 use crate::local::trim::TRIMMER;
 use crate::settings::Settings;
@@ -107,6 +108,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
     match rest.split_first() {
         Some((first, args)) if first == run::WATCH => run::watch(args.iter().cloned()),
         Some((first, _)) if first == TRIMMER => command::trim::run_as_trimmer(&Settings::load()),
+        Some((first, _)) if first == CATCH_UP => contact::run_as_asker(Settings::load()),
         Some((first, args)) if first == REBUILD => command::verify::run_as_rebuilder(args, Settings::load()),
         Some((first, args)) if first == "--" && !args.is_empty() => launch_words(args),
         Some((first, _)) if !is_command(first) => launch_words(&rest),

@@ -4,7 +4,7 @@
 //! the cache at any step leads to the same end as no cache: the compiler runs, and its status and output are ours.
 
 mod build;
-mod contact;
+pub mod contact;
 mod keep;
 pub mod look;
 mod offer;

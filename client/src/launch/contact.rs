@@ -1,6 +1,8 @@
 //! Whether there is a server to ask, and whether what it says may be used: who took back what, and who it takes us for.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +16,30 @@ use crate::local::origin::{MAX_SCOPES, ServerId, ServerNotes};
 use crate::os;
 use crate::remote::breaker::{Breaker, State};
 use crate::remote::{self, Remote, RemoteError};
-use crate::settings::Mode;
+use crate::settings::{Mode, Settings};
+
+/// The hidden first argument that makes this program ask what the server took back.
+pub const CATCH_UP: &str = "--pcmcache-catch-up";
+
+/// Who finds everything here asks no server. So that they hear of what was taken back all the same, one of them has it asked
+/// about so often.
+const ASK_EVERY: Duration = Duration::from_secs(600);
 
 /// Who asks what was taken back needs a moment for it; whoever waits for longer asks for themselves.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// The process that asks.
+pub fn run_as_asker(settings: Settings) -> u8 {
+    let mut session = Session::open(settings);
+    if session.connect()
+        && let Some(remote) = &session.remote
+    {
+        // What comes of it says the epoch; that is what matters here.
+        let _ = remote.revocations(&session.settings.scope, &|| false);
+        let _ = session.catch_up(&[]);
+    }
+    0
+}
 
 impl Session {
     /// Whether there is a server to ask. Where the breaker is open nobody asks and nobody pays; where it may close
@@ -88,6 +110,8 @@ impl Session {
         }
         let known = || store.server_notes(server).filter(|notes| notes.cover(epoch, &scopes));
         if let Some(notes) = known() {
+            // It was asked just now; nobody needs to for a while.
+            store.is_to_be_asked(server, ASK_EVERY);
             return Ok(Some(notes));
         }
         // One asks for all who start at the same time.
@@ -109,6 +133,18 @@ impl Session {
         failpoint!("launch.taken-back");
         store.note_server(server, &notes).map_err(RemoteError::Local)?;
         Ok(Some(notes))
+    }
+
+    /// Where what was fetched long ago is used, has its server asked by a process that outlives this one: nobody waits for it.
+    pub(super) fn have_it_asked(&self) {
+        let used = self.store.as_ref().zip(self.used_of).zip(self.settings.remote.as_ref());
+        let Some(((store, server), url)) = used.filter(|_| self.settings.mode != Mode::Local) else { return };
+        if server == ServerId::of(url) && store.is_to_be_asked(server, ASK_EVERY) {
+            let null = Stdio::null;
+            let mut command = Command::new(os::own_program());
+            command.arg0("pcmcache").arg(CATCH_UP).current_dir("/").process_group(0);
+            let _ = command.stdin(null()).stdout(null()).stderr(null()).spawn();
+        }
     }
 
     /// What the server took back in each of these scopes. What is not `wanted`, and may not be read any more, is left out.

@@ -19,6 +19,7 @@ use crate::key::{self, Facts};
 use crate::local::Store;
 use crate::local::lock::Turn as LocalTurn;
 use crate::local::memo::Memo;
+use crate::local::origin::ServerId;
 use crate::local::stats::Counts;
 use crate::local::trim::start_trimmer;
 use crate::os::{self, Moment};
@@ -38,6 +39,8 @@ pub(super) struct Session {
     pub(super) remote: Option<Remote>,
     /// Whether what is made may be published, as far as is known.
     pub(super) may_write: bool,
+    /// The server that the result was fetched from which was found here.
+    pub(super) used_of: Option<ServerId>,
     /// When the launch began: whoever wrote an input before that wrote it in an earlier tick than the compile.
     pub(super) began: Moment,
     notes: Vec<String>,
@@ -102,8 +105,8 @@ impl Session {
         let inputs = Inputs::new(Memo::new(store.clone()), cwd);
         let interrupt = Interrupt::listen();
         let may_write = settings.mode == Mode::ReadWrite;
-        let (args, remote) = (Vec::new(), None);
-        Self { settings, store, inputs, counts, interrupt, args, remote, may_write, began, notes }
+        let (args, remote, used_of) = (Vec::new(), None, None);
+        Self { settings, store, inputs, counts, interrupt, args, remote, may_write, used_of, began, notes }
     }
 
     /// Finds out what the invocation's unit is.
@@ -244,6 +247,7 @@ impl Session {
                 let is_here = |output: &Output| store.has_blob(output.digest, output.size);
                 match self.distrust(&store, action, &kept) {
                     None if kept.result.outputs.iter().all(is_here) => {
+                        self.used_of = kept.origin.server();
                         return Some(Hit { action, result: kept.result });
                     }
                     None => {}
@@ -306,6 +310,7 @@ impl Session {
                 start_trimmer(lock);
             }
         }
+        self.have_it_asked();
         if let Some(log) = &self.settings.stats_log {
             let _ = self.counts.append_to(log);
         }

@@ -14,12 +14,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::Duration;
 
 use pcmcache_shared::api::revocations::Revocations;
 use pcmcache_shared::{ActionResult, Digest, Scope, Writer};
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Store, sealed};
+use super::sealed::{self, Sealed};
+use super::{Kind, Store};
+use crate::os::{self, Moment};
 
 /// The largest notes about a server, in bytes: a thousand writers.
 const MAX_NOTES: u64 = 1024 * 1024;
@@ -44,6 +47,16 @@ pub enum Origin {
     Own,
     /// It was fetched.
     Fetched(Fetched),
+}
+
+impl Origin {
+    /// The server that it was fetched from, if it was.
+    pub fn server(&self) -> Option<ServerId> {
+        match self {
+            Self::Fetched(fetched) => Some(fetched.server),
+            Self::Own | Self::Unknown => None,
+        }
+    }
 }
 
 /// Where a result was fetched.
@@ -146,10 +159,24 @@ impl Kept {
 }
 
 impl Store {
-    /// What is known of a server. Nothing, where it was never asked.
+    /// What is known of a server. Nothing, where it was never asked. The time of its file says when it was last asked, so
+    /// reading leaves that alone.
     pub fn server_notes(&self, server: ServerId) -> Option<ServerNotes> {
-        let body = self.read_sealed(&self.entry(Kind::Servers, &server.0.to_string()), MAX_NOTES)?;
-        serde_json::from_slice(&body).ok()
+        match self.peek(Kind::Servers, &server.0.to_string(), MAX_NOTES) {
+            Sealed::Whole(body) => serde_json::from_slice(&body).ok(),
+            Sealed::Missing | Sealed::Damaged => None,
+        }
+    }
+
+    /// Whether the server was not asked for so long; if so, whoever finds that out is the one to ask.
+    pub fn is_to_be_asked(&self, server: ServerId, after: Duration) -> bool {
+        let path = self.entry(Kind::Servers, &server.0.to_string());
+        let long_ago = fs_err::metadata(&path)
+            .is_ok_and(|metadata| Moment::modified(&metadata).is_before(Moment::now(), after));
+        if long_ago {
+            os::renew(&path);
+        }
+        long_ago
     }
 
     /// Writes down what is known of a server. It survives a power cut: it says what must not be used.
