@@ -186,7 +186,7 @@ fn request(operation: &str, scope: &str, is_there: bool) -> (&'static str, Strin
     }
 }
 
-/// An answer without the names that were asked for, and without the time and the request's own name.
+/// An answer without the names that were asked for, without the time, and without the name of the request.
 fn nameless(reply: &Reply, names: &[String]) -> (StatusCode, Vec<(String, String)>, String) {
     let strip =
         |text: &str| names.iter().fold(text.to_owned(), |text, name| text.replace(name.as_str(), "*"));
