@@ -2,6 +2,8 @@
 
 #[path = "deploy/chart.rs"]
 mod chart;
+#[path = "deploy/ci.rs"]
+mod ci;
 #[path = "deploy/container.rs"]
 mod container;
 #[path = "deploy/prometheus.rs"]
