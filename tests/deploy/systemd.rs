@@ -49,10 +49,13 @@ fn what_the_settings_show_the_server_understands() {
     let text = deployed::text(SETTINGS);
     let shown = text.lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
     // One thing or the other; and there is no such certificate here.
-    let plain: Vec<_> =
-        shown.filter(|(name, _)| !name.contains("_TLS_") && !name.ends_with("_LISTEN")).map(owned).collect();
+    let shown = shown.filter(|(name, _)| !name.contains("_TLS_") && !name.ends_with("_LISTEN"));
+    let log = scratch.dir("log").display().to_string();
+    let here = |value: &str| value.replace("/var/log/pcmcache-server", &log);
+    let plain: Vec<_> = shown.map(|(name, value)| (name.to_owned(), here(value))).collect();
     assert!(!plain.is_empty(), "{text}");
     is_ready(&scratch, &plain);
+    assert!(scratch.path().join("log/audit.log").exists(), "{plain:?}");
 }
 
 fn owned((name, value): (&str, &str)) -> (String, String) {
