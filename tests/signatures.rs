@@ -94,6 +94,9 @@ fn what_is_unsigned_wins_nothing_where_keys_are_pinned() {
     assert_eq!(compiled(&builder, &unit, &right), (1, 0, 0), "{}", builder.log());
     assert!(unsigned(&builder) > 0, "{:?}", builder.stats());
     assert_eq!(compiled(&builder, &unit, &right), (1, 0, 1), "{}", builder.log());
+    // It made the same, and signed it: that is what everybody gets from now on.
+    let reader = machine("reader").with("PCMCACHE_TRUSTED_KEYS", &public);
+    assert_eq!(compiled(&reader, &unit, &right), (0, 1, 0), "{}", reader.log());
 }
 
 #[test]
