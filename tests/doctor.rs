@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use pcmcache_shared::api::problem::{Code, Problem};
+use pcmcache_tests::liar::Liar;
 use pcmcache_tests::scratch::names_in;
 use pcmcache_tests::tool::{CLANG, cmake};
 use pcmcache_tests::{Finished, Machine, Scratch, Server, turn};
@@ -91,6 +93,12 @@ fn what_is_wrong_with_settings_cache_and_server_is_told() {
     let told =
         doctor(&plain("clear").remote("http://192.0.2.1:1").with("PCMCACHE_TOKEN", "secret"), &[CLANG]);
     assert_told(&told, "for everyone on the way to read", "https://");
+    let newer = Liar::telling(|request, peer| match request.is("GET", "/healthz") {
+        true => peer.body(200, ""),
+        false => peer.problem(&Problem::new(Code::WireVersion, "install pcmcache 9 or newer")),
+    });
+    let told = doctor(&plain("newer").remote(&newer.url()), &[CLANG]);
+    assert_told(&told, "install pcmcache 9", "install the one it names");
     let told = doctor(&plain("key").with("PCMCACHE_SIGN_KEY", "/nowhere/at/all"), &[CLANG]);
     assert_told(&told, "nothing is published", "PCMCACHE_SIGN_KEY");
     let told = doctor(&plain("pins").with("PCMCACHE_TRUSTED_KEYS", "oops"), &[CLANG]);

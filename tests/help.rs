@@ -7,9 +7,16 @@ use std::process::Command;
 use pcmcache_tests::{Process, Scratch, tool};
 
 /// What a user may set, and what the project's own design says of it.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 16] = [
     "PCMCACHE_DIR",
     "PCMCACHE_REMOTE",
+    "PCMCACHE_TOKEN",
+    "PCMCACHE_TOKEN_FILE",
+    "PCMCACHE_CA_FILE",
+    "PCMCACHE_CLIENT_CERT",
+    "PCMCACHE_CLIENT_KEY",
+    "PCMCACHE_SIGN_KEY",
+    "PCMCACHE_TRUSTED_KEYS",
     "PCMCACHE_SCOPE",
     "PCMCACHE_MODE",
     "PCMCACHE_WAIT",

@@ -19,6 +19,8 @@ fn without_a_server_that_deserves_the_name_a_launcher_is_the_compiler() {
         ("silent", &silent.url()),
         ("failing", &failing.url()),
         ("babbling", &babbling.url()),
+        ("babbling-no-tls", &babbling.url().replacen("http", "https", 1)),
+        ("silent-no-tls", &silent.url().replacen("http", "https", 1)),
         ("no-url", "what is this?"),
         ("no-host", "http://pcmcache.invalid:1"),
     ];

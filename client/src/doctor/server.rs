@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest};
+use pcmcache_shared::api::problem::Code;
 use pcmcache_shared::api::token::WhoAmI;
 use pcmcache_shared::{Claim, ReleaseReason, Scope, UnitKey};
 
@@ -55,6 +56,13 @@ fn rights(settings: &Settings, remote: &Remote, url: &str) -> Finding {
         Ok(me) => me,
         // A server from before there were tokens.
         Err(RemoteError::Refused { status: 404, .. }) => return may_build(settings, remote, url),
+        Err(error @ RemoteError::Refused { code: Some(Code::WireVersion), .. }) => {
+            return Finding::care(
+                WHAT,
+                format!("{url} answers, but not to this version: {error}"),
+                "install the one it names",
+            );
+        }
         Err(error) => {
             return Finding::care(
                 WHAT,
