@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -20,6 +21,7 @@ pub use self::connections::{Connections, Open};
 pub use self::reading::Reading;
 pub use self::text::Format;
 use crate::seen::SECONDS;
+use crate::tls::Tls;
 
 /// A kind of request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +40,7 @@ pub struct Metrics {
     /// Connections.
     pub connections: Arc<Connections>,
     requests: Requests,
+    tls: Option<Arc<Tls>>,
 }
 
 /// How long requests took. The bounds of the buckets are those of all short times.
@@ -51,6 +54,11 @@ impl Default for Requests {
 }
 
 impl Metrics {
+    /// Of a server that shows these certificates, if it speaks TLS.
+    pub fn of(tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..Self::default() }
+    }
+
     /// A request was answered, as far as the answer's first byte.
     pub fn answered(&self, asked: &Asked, after: Duration) {
         self.requests.0.get_or_create(asked).observe(after.as_secs_f64());
@@ -70,6 +78,11 @@ impl Metrics {
         ours.register_with_unit("request_duration", help, Unit::Seconds, self.requests.0.clone());
         ours.register_collector(Box::new(Arc::clone(&self.connections)));
         ours.register_collector(Box::new(reading));
+        if let Some(expires_s) = self.tls.as_ref().and_then(|tls| tls.expires_s()) {
+            let ends = ConstGauge::new(expires_s);
+            let help = "When the certificate that is shown ends, in seconds since 1970";
+            ours.register_with_unit("tls_certificate_expiry", help, Unit::Seconds, ends);
+        }
         let mut process = Registry::with_prefix("process");
         process.register_collector(Box::new(process::Process::read()));
         text::render(&[ours, process], format)

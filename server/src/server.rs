@@ -223,7 +223,8 @@ impl Server {
 
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let (stop, metrics) = (Stop::default(), Arc::new(Metrics::default()));
+        let stop = Stop::default();
+        let metrics = Arc::new(Metrics::of(self.tls.clone()));
         let connections = Arc::clone(&metrics.connections);
         let app = App {
             cache: Arc::clone(&self.cache),

@@ -12,14 +12,13 @@
 
 mod files;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
-pub use files::{Files, Stamp, TlsError};
+pub use files::{Files, Loaded, Stamp, TlsError};
 
 use crate::clock::Clock;
 
@@ -32,7 +31,7 @@ pub struct Tls {
     files: Files,
     clock: Arc<dyn Clock>,
     first: Stamp,
-    present: Mutex<Arc<ServerConfig>>,
+    present: Mutex<Loaded>,
     now: Notify,
 }
 
@@ -43,13 +42,22 @@ impl Tls {
     /// [`TlsError`] if no server could be run with them.
     pub fn open(files: Files, clock: Arc<dyn Clock>) -> Result<Arc<Self>, TlsError> {
         let first = files.stamp();
-        let present = Mutex::new(Arc::new(files.load()?));
+        let present = Mutex::new(files.load()?);
         Ok(Arc::new(Self { files, clock, first, present, now: Notify::new() }))
     }
 
     /// What the next connection is accepted with.
     pub fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.present.lock().unwrap_or_else(PoisonError::into_inner)).into()
+        Arc::clone(&self.present().config).into()
+    }
+
+    /// When the certificate that is shown now ends, in seconds since 1970, if that can be told.
+    pub fn expires_s(&self) -> Option<u64> {
+        self.present().expires_s
+    }
+
+    fn present(&self) -> MutexGuard<'_, Loaded> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the files read again, changed or not.
@@ -83,8 +91,8 @@ impl Tls {
             return;
         }
         match self.files.load() {
-            Ok(config) => {
-                *self.present.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+            Ok(loaded) => {
+                *self.present() = loaded;
                 tracing::info!(certificate = %self.files.cert.display(), "the certificate was read again");
             }
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Process, Scratch, Server, http};
+use crate::{Process, Scratch, Server, tool};
 
 /// A program, or one of its commands.
 #[derive(Debug, Clone)]
@@ -145,12 +145,23 @@ pub struct Count {
     pub help: String,
 }
 
-/// All that a server counts to which every bound was given: some counts tell of these.
+/// All that a server counts to which every bound was given, and a certificate: some counts tell of these.
 pub fn counts(scratch: &Scratch) -> Vec<Count> {
-    let server = Server::start_as(scratch, ["--max-size", "1G", "--quota", "main=1G", "--max-age", "30d"]);
+    let tls = scratch.dir("tls");
+    tool::certificate(&tls, "server");
+    let [cert, key] = ["server.crt", "server.key"].map(|name| tls.join(name).display().to_string());
+    let bounds = ["--max-size", "1G", "--quota", "main=1G", "--max-age", "30d"];
+    let server =
+        Server::start_as(scratch, bounds.into_iter().chain(["--tls-cert", &cert, "--tls-key", &key]));
+    let ask = |path: &str| {
+        let mut curl = Command::new(tool::installed("PCMCACHE_TEST_CURL", "curl"));
+        curl.args(["--silent", "--show-error", "--fail", "--cacert", &cert]);
+        curl.arg(format!("https://localhost:{}{path}", server.address().port()));
+        Process::start(curl).finish().ok().stdout
+    };
     // Of requests it counts those that were answered: the first of these two.
-    http::get(server.address(), "/healthz");
-    let page = http::get(server.address(), "/metrics").text();
+    ask("/healthz");
+    let page = ask("/metrics");
     let of = |name: &str, what: &str| {
         let start = format!("# {what} {name} ");
         page.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()

@@ -69,6 +69,15 @@ impl Stamp {
     }
 }
 
+/// What the files held.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What connections are accepted with.
+    pub config: Arc<ServerConfig>,
+    /// When the first certificate of the chain ends, in seconds since 1970.
+    pub expires_s: Option<u64>,
+}
+
 impl Files {
     /// What the files look like now, links followed.
     pub fn stamp(&self) -> Stamp {
@@ -84,7 +93,7 @@ impl Files {
     ///
     /// # Errors
     /// [`TlsError`], which names the file.
-    pub fn load(&self) -> Result<ServerConfig, TlsError> {
+    pub fn load(&self) -> Result<Loaded, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let certs = certificates(&self.cert)?;
         let key = self.key()?;
@@ -96,11 +105,12 @@ impl Files {
             Some(path) => builder.with_client_cert_verifier(clients_of(path, provider)?),
         };
         let pair = |why| TlsError::Pair { cert: self.cert.clone(), key: self.key.clone(), why };
+        let expires_s = certs.iter().filter_map(expiry_s).min();
         let mut config = builder.with_single_cert(certs, key).map_err(pair)?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(config)
+        Ok(Loaded { config: Arc::new(config), expires_s })
     }
 
     fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
@@ -118,6 +128,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certs = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
     let certs = certs.map_err(|error| unusable(path, in_words(&error)))?;
     if certs.is_empty() { Err(unusable(path, "holds no certificate in PEM form")) } else { Ok(certs) }
+}
+
+/// When the certificate ends, if that can be read: it is told to people, and decides nothing.
+fn expiry_s(cert: &CertificateDer<'_>) -> Option<u64> {
+    let (_, cert) = x509_parser::parse_x509_certificate(cert).ok()?;
+    u64::try_from(cert.validity().not_after.timestamp()).ok()
 }
 
 fn clients_of(

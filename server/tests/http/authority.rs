@@ -34,9 +34,16 @@ impl Authority {
 
     /// A certificate for these names or addresses.
     pub(crate) fn sign(&self, names: &[&str]) -> Signed {
+        self.sign_until(names, 2999)
+    }
+
+    /// One that ends with the beginning of this year.
+    pub(crate) fn sign_until(&self, names: &[&str], year: i32) -> Signed {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
         Signed { cert: cert.pem(), key: key.serialize_pem() }
     }
 

@@ -256,6 +256,27 @@ async fn only_clients_of_the_authority_are_let_in() {
     }
 }
 
+/// Seconds from 1970 to the beginning of 2031.
+const YEAR_2031: u64 = 1_924_992_000;
+
+#[tokio::test]
+async fn when_the_certificate_ends_is_known_of_the_one_that_is_shown() {
+    let (dir, authority) = (Scratch::new(), Authority::new("authority"));
+    let (cert, key) = authority.sign_until(LOCALHOST, 2031).write_to(&dir.0);
+    let tls = Tls::open(Files { cert, key, client_ca: None }, Arc::new(ManualClock::default())).unwrap();
+    assert_eq!(tls.expires_s(), Some(YEAR_2031));
+    authority.sign_until(LOCALHOST, 2032).write_to(&dir.0);
+    let following = tokio::spawn(Arc::clone(&tls).follow());
+    tls.look_now();
+    within(async {
+        while tls.expires_s() != Some(YEAR_2031 + 365 * 86_400) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    following.abort();
+}
+
 /// What the present certificate is, as a client sees it.
 async fn shown(tls: &Tls, authority: &Authority) -> CertificateDer<'static> {
     let (ours, theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
