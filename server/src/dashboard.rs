@@ -154,6 +154,11 @@ struct Store {
     keep_free: u64,
     /// Blobs found damaged since the server started.
     damaged_blobs: u64,
+    /// Bytes that the scrub read again since then, and how often it has read all there is.
+    scrubbed_bytes: u64,
+    scrub_rounds: u64,
+    /// The shard, of 256, at which it is now.
+    scrub_shard: u8,
     /// Uploads and publishes refused since then for want of room.
     refused: u64,
 }
@@ -268,6 +273,9 @@ impl Store {
             disk_free: usage.disk_free,
             keep_free: usage.keep_free,
             damaged_blobs: counts.damaged_blobs,
+            scrubbed_bytes: counts.scrubbed_bytes,
+            scrub_rounds: counts.scrub_rounds,
+            scrub_shard: cache.rooms.blobs.scrub_at().await.unwrap_or_default(),
             refused: counts.store_full,
         }
     }

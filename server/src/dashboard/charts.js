@@ -89,6 +89,7 @@ class Chart {
   constructor(spec, root) {
     this.spec = spec;
     this.figure = make("figure", "card");
+    this.figure.id = spec.id;
     const caption = make("figcaption");
     this.heading = make("h3", "", spec.title);
     this.readout = make("p", "readout");
@@ -137,6 +138,8 @@ class Chart {
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, sync: { key: "time" }, points: { show: !spec.draws } },
         scales: {
+          // Half a step on either side: a bar stands around the middle of its step.
+          x: { range: (_, first, last) => [first - this.over.step_s / 2, last + this.over.step_s / 2] },
           y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] },
           share: { range: [0, 108] },
         },

@@ -204,6 +204,7 @@ function showStore(store, sum, time) {
     ["Free on the disk", store.disk_free === null ? "–" : bytes(store.disk_free)],
     ["Evicted", `${many(sum.evicted, "result", "results")}, ${bytes(sum.evicted_bytes)} ${time}`],
     ["Damaged and moved aside", store.damaged_blobs === 0 && store.damaged_bytes === 0 ? "none" : `${count(store.damaged_blobs)}, ${bytes(store.damaged_bytes)}`, store.damaged_blobs + store.damaged_bytes > 0],
+    ["Scrubbed", `${bytes(store.scrubbed_bytes)}, ${many(store.scrub_rounds, "round", "rounds")}; ${percent((100 * store.scrub_shard) / 256)} of the next`],
     ["Refused for want of room", store.refused === 0 ? "none" : count(store.refused), store.refused > 0],
   ];
   const list = $("facts");
