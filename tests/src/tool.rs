@@ -39,6 +39,24 @@ pub fn nginx() -> PathBuf {
     in_path("nginx").or(beside).unwrap_or_else(|| installed("PCMCACHE_TEST_NGINX", "nginx"))
 }
 
+/// What runs the browser's script.
+pub fn node() -> PathBuf {
+    installed("PCMCACHE_TEST_NODE", "node")
+}
+
+/// The browser.
+pub fn chromium() -> PathBuf {
+    installed("PCMCACHE_TEST_CHROMIUM", "chromium")
+}
+
+/// Where playwright-core and axe-core are.
+pub fn node_modules() -> PathBuf {
+    let named = std::env::var_os("PCMCACHE_TEST_NODE_MODULES").map(PathBuf::from);
+    named.filter(|path| path.join("playwright-core").is_dir()).unwrap_or_else(|| {
+        panic!("playwright-core is not in PCMCACHE_TEST_NODE_MODULES: run the tests by tests/run.sh")
+    })
+}
+
 /// The OpenAPI fuzzer.
 pub fn schemathesis() -> PathBuf {
     installed("PCMCACHE_TEST_SCHEMATHESIS", "schemathesis")
