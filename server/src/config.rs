@@ -209,6 +209,16 @@ Examples:
 Nothing is changed. Each finding says what is wrong, where, and what to do about it.
 Exit status: 0 all is well, 1 there are findings, 2 cannot run.")]
     Check(CheckArgs),
+
+    /// Make the index again from the journal and the blobs that are there. No server may have the store.
+    #[command(after_help = "\
+Examples:
+  pcmcache-server rebuild-index --data-dir /var/lib/pcmcache
+
+All results that were acknowledged answer again, with who published them; leases and the latest use times are
+lost. The old index stays as index.redb.old until the next time.
+Exit status: 0 done, 2 cannot run.")]
+    RebuildIndex,
 }
 
 impl Command {
@@ -217,7 +227,7 @@ impl Command {
         match self {
             Self::Token(_) => ExitCode::FAILURE,
             // There 1 says that something was found.
-            Self::Scrub | Self::Check(_) => ExitCode::from(2),
+            Self::Scrub | Self::Check(_) | Self::RebuildIndex => ExitCode::from(2),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! lock                    flocked by the one server that uses the directory
+//! results/                the journal: what the index says of results, once more, as text
 //! index.redb              results, include sets, references, who put which blob, leases
 //! blobs/ab/<digest>       whole, durable, of the name's bytes when they were put there
 //! stages/                 bytes on their way; swept at start
@@ -18,11 +19,13 @@ mod counting;
 mod files;
 mod forget;
 mod index;
+mod journal;
 mod leases;
 mod ledger;
 mod lost;
 mod migrate;
 mod readers;
+mod rebuild;
 mod results;
 mod spent;
 mod tables;
@@ -39,11 +42,14 @@ use rustix::fs::{FlockOperation, flock};
 pub use self::check::Checked;
 use self::counting::Counting;
 use self::files::Files;
-use self::index::Index;
+use self::index::{Index, blocking, fault};
+use self::journal::Journal;
 use self::ledger::Ledger;
+pub use self::rebuild::{Rebuilt, rebuild_index};
 use self::uses::Age;
 use self::writer::Writer;
 use crate::clock::Clock;
+use crate::fault::Fault;
 use crate::memory::MemoryLeases;
 use crate::space::{Bounds, Disk, DiskOf};
 
@@ -58,6 +64,7 @@ pub struct Embedded {
     _counting: Counting,
     writer: Arc<Writer>,
     index: Arc<Index>,
+    journal: Arc<Journal>,
     files: Arc<Files>,
     ledger: Arc<Ledger>,
     leases: MemoryLeases,
@@ -83,8 +90,14 @@ pub enum OpenError {
     /// The directory cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// There are results, and no index of them.
+    #[error("the index {} is gone: `pcmcache-server rebuild-index` makes it again from what is there", .0.display())]
+    NoIndex(PathBuf),
     /// The index cannot be opened.
-    #[error("cannot open the index {}: {source}", path.display())]
+    #[error(
+        "cannot open the index {}: {source}; if it is damaged, `pcmcache-server rebuild-index` makes it again",
+        path.display()
+    )]
     Index {
         /// The index.
         path: PathBuf,
@@ -111,7 +124,11 @@ impl Embedded {
         let lock = lock(directory)?;
         let ledger = Arc::new(Ledger::new(bounds, disk));
         let files = Arc::new(Files::open(directory, Arc::clone(&ledger))?);
-        let index = Arc::new(Index::open(directory.join("index.redb"), clock.unix_s())?);
+        let path = directory.join(INDEX);
+        if !path.try_exists()? && Journal::is_there(directory)? {
+            return Err(OpenError::NoIndex(path));
+        }
+        let index = Arc::new(Index::open(path, clock.unix_s())?);
         let wrap = |source| OpenError::Index { path: index.path(), source };
         let age = Age::restore(&index, Arc::clone(&clock)).map_err(wrap)?;
         let damaged = files.damaged()?;
@@ -124,7 +141,12 @@ impl Embedded {
         prepared.map_err(wrap)?;
         let scopes = index.view(|transaction| blobs::count_scopes(&transaction.open_table(tables::UPLOADS)?));
         ledger.count_scopes(scopes.map_err(wrap)?);
-        let writer = Arc::new(Writer::start(Arc::clone(&index), Arc::clone(&ledger))?);
+        let journal = Arc::new(Journal::open(directory)?);
+        if !journal.has_base()? {
+            rebase(&index, &journal, journal.roll()).map_err(wrap)??;
+        }
+        let writer = Writer::start(Arc::clone(&index), Arc::clone(&ledger), Arc::clone(&journal))?;
+        let writer = Arc::new(writer);
         let leases = MemoryLeases::new(Arc::clone(&clock));
         leases::restore(&index, &leases)?;
         let counting = Counting::start(Arc::clone(&files))?;
@@ -132,6 +154,7 @@ impl Embedded {
             _counting: counting,
             writer,
             index,
+            journal,
             files,
             ledger,
             leases,
@@ -141,6 +164,36 @@ impl Embedded {
         }))
     }
 }
+
+impl Embedded {
+    /// Writes the journal anew, shorter: only what is there now.
+    pub async fn rebase_journal(&self) -> Result<(), Fault> {
+        const OPERATION: &str = "write the journal anew";
+        let journal = Arc::clone(&self.journal);
+        let number = self.writer.write(OPERATION, move |_| Ok(journal.roll())).await?;
+        let (index, journal) = (Arc::clone(&self.index), Arc::clone(&self.journal));
+        blocking(OPERATION, move || {
+            let rebased = rebase(&index, &journal, number).map_err(|error| fault(OPERATION, &error))?;
+            rebased.map_err(|error| Fault::io(OPERATION, error))
+        })
+        .await
+    }
+}
+
+/// Puts all rows in the place of what the journal has from before the roll to `number`.
+fn rebase(index: &Index, journal: &Journal, number: u64) -> Result<io::Result<()>, redb::Error> {
+    index.view(|rows| {
+        // Another error than one of the index does not make the index doubtful.
+        Ok(journal.rebase(number, |to| journal::dump(rows, to).map_err(into_io)))
+    })
+}
+
+fn into_io(error: redb::Error) -> io::Error {
+    if let redb::Error::Io(error) = error { error } else { io::Error::other(error) }
+}
+
+/// The index's name in the data directory.
+const INDEX: &str = "index.redb";
 
 /// Holds the directory for this process; the kernel lets go when the process ends, however it ends.
 fn lock(directory: &Path) -> Result<fs_err::File, OpenError> {

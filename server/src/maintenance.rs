@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 pub use self::control::Control;
 use crate::cache::{Cache, Limits, Rooms};
 use crate::clock::{SystemClock, SystemEntropy};
-use crate::embedded::{Embedded, OpenError};
+use crate::embedded::{self, Embedded, OpenError, Rebuilt};
 use crate::scrub;
 
 /// `pcmcache-server check`
@@ -172,6 +172,32 @@ pub fn run(directory: &Path, task: &Task) -> anyhow::Result<ExitCode> {
         Ok(printing.await?)
     })?;
     Ok(verdict.into())
+}
+
+/// Makes the index of the store in `directory` again.
+pub fn rebuild_index(directory: &Path) -> anyhow::Result<ExitCode> {
+    if !directory.join("results").is_dir() {
+        anyhow::bail!("there is no store in {} (--data-dir)", directory.display());
+    }
+    let rebuilt =
+        embedded::rebuild_index(directory, &SystemClock::new()).context("cannot rebuild the index")?;
+    tell_of(&rebuilt);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_of(rebuilt: &Rebuilt) {
+    let Rebuilt { results, left_out, broken } = rebuilt;
+    print(&Line::Result(format!("{results} results")));
+    if *left_out > 0 {
+        print(&Line::About(format!(
+            "note: {left_out} more are left out, for their blobs are gone, as eviction leaves it"
+        )));
+    }
+    if *broken > 0 {
+        print(&Line::About(format!(
+            "note: {broken} lines of the journal cannot be read; a kill leaves one, cut off"
+        )));
+    }
 }
 
 fn print(line: &Line) -> Option<Verdict> {

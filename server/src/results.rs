@@ -156,6 +156,11 @@ pub trait Results: Send + Sync + fmt::Debug {
     /// there is none that fails.
     async fn remove(&self, results: Vec<(Scope, ActionKey)>) -> Result<Removed, Fault>;
 
+    /// Tidies up what is kept beside the rows. It may take long; call it now and then.
+    async fn tidy(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Marks a result to be kept, or no longer: eviction passes over it. One that is not there yet is kept once it is.
     async fn keep(&self, scope: &Scope, action: ActionKey, kept: bool) -> Result<(), Fault>;
 }

@@ -59,6 +59,7 @@ fn act(config: &Config, command: &Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Scrub => maintenance::run(&config.data_dir()?, &Task::Scrub),
+        Command::RebuildIndex => maintenance::rebuild_index(&config.data_dir()?),
         Command::Check(check) => maintenance::run(&config.data_dir()?, &Task::Check { full: check.full }),
     }
 }

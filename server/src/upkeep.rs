@@ -48,6 +48,9 @@ pub async fn run(cache: Arc<Cache>, plan: Plan) {
         if let Err(error) = cache.rooms.leases.forget_expired().await {
             warn("removing expired leases", &error);
         }
+        if let Err(error) = cache.rooms.results.tidy().await {
+            warn("tidying up", &error);
+        }
         if let Some(max_age) = plan.max_age {
             match age(&cache, max_age).await {
                 Ok(0) => {}

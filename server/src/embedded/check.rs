@@ -14,9 +14,10 @@ use redb::{ReadTransaction, ReadableTable as _};
 use super::Embedded;
 use super::files::{Files, Found};
 use super::index::blocking;
+use super::journal::Journal;
 use super::lost::LOST;
 use super::tables::{
-    LEASES, LeaseRow, REFERENCES, RESULTS, SET_RESULTS, SETS, UPLOADS, decode, names, spell_writers,
+    LEASES, LeaseRow, REFERENCES, RESULTS, SET_RESULTS, SETS, UPLOADS, decode, encode, names, spell_writers,
 };
 use super::uses::USED;
 use crate::fault::Fault;
@@ -44,7 +45,8 @@ impl Embedded {
     /// Checks the store; with `full` all bytes too, which takes as long as reading them.
     pub async fn check(self: &Arc<Self>, full: bool) -> Result<Checked, Fault> {
         const OPERATION: &str = "check the store";
-        let (index, files) = (Arc::clone(&self.index), Arc::clone(&self.files));
+        let (index, files, journal) =
+            (Arc::clone(&self.index), Arc::clone(&self.files), Arc::clone(&self.journal));
         blocking(OPERATION, move || {
             let io = |error| Fault::io(OPERATION, error);
             let mut check = Check::default();
@@ -52,6 +54,7 @@ impl Embedded {
             let rows = index.view(|transaction| check.look_at_rows(transaction));
             rows.map_err(|error| super::index::fault(OPERATION, &error))?;
             check.look_at_files(&files).map_err(io)?;
+            check.look_at_journal(&journal).map_err(io)?;
             check.compare(&files);
             if full {
                 check.read_all(&files).map_err(io)?;
@@ -71,6 +74,8 @@ struct Check {
     /// What the index says of each blob: the size it was put with, and whether a result names it.
     rows: HashMap<Digest, Row>,
     lost: HashSet<Digest>,
+    /// The results' keys, each with the digest of its row.
+    results: HashMap<(String, ActionKey), Digest>,
 }
 
 #[derive(Default)]
@@ -99,6 +104,23 @@ impl Check {
             }
         }
         self.checked.blobs = self.files.len() as u64;
+        Ok(())
+    }
+
+    /// All results are in the journal too, so that they outlive the index.
+    fn look_at_journal(&mut self, journal: &Journal) -> std::io::Result<()> {
+        let mut missing = std::mem::take(&mut self.results);
+        journal.results(|scope, action, stored| {
+            let key = (scope.to_string(), action);
+            if encode(stored).is_ok_and(|row| missing.get(&key) == Some(&Digest::of(row))) {
+                missing.remove(&key);
+            }
+        })?;
+        for (scope, action) in missing.into_keys() {
+            self.find(format_args!(
+                "result {action} in {scope}: would be lost with the index, for it is not in results/; make a backup"
+            ));
+        }
         Ok(())
     }
 
@@ -136,6 +158,7 @@ impl Check {
             let (key, row) = row?;
             let (scope, action) = (key.value().0, ActionKey::from_bytes(*key.value().1));
             self.checked.results += 1;
+            self.results.insert((scope.to_owned(), action), Digest::of(row.value()));
             let (Ok(_), Ok(stored)) = (scope.parse::<Scope>(), decode::<StoredResult>(row.value())) else {
                 self.find(format_args!("result {action} in {scope}: cannot be read; {REBUILD}"));
                 continue;

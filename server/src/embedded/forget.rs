@@ -33,7 +33,7 @@ pub(super) fn forget(
 }
 
 /// Takes the result from under its set, and a set that none is left under from the unit.
-fn unlearn(
+pub(super) fn unlearn(
     transaction: &WriteTransaction,
     scope: &Scope,
     action: ActionKey,

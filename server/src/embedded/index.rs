@@ -97,7 +97,7 @@ impl Index {
     }
 }
 
-fn open_database(path: &std::path::Path) -> Result<Database, redb::Error> {
+pub(super) fn open_database(path: &std::path::Path) -> Result<Database, redb::Error> {
     Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
 }
 
@@ -110,7 +110,7 @@ fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
 }
 
 /// Makes the tables of a new index, or those of this format out of an older one's; says which format it then has.
-fn prepare(database: &Database, now_s: u64) -> Result<u64, redb::Error> {
+pub(super) fn prepare(database: &Database, now_s: u64) -> Result<u64, redb::Error> {
     let transaction = begin(database)?;
     let mut found = {
         let mut meta = transaction.open_table(tables::META)?;

@@ -1,5 +1,6 @@
 //! Results as rows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,10 +37,15 @@ impl Results for Embedded {
     }
 
     async fn create(&self, scope: &Scope, publication: Publication) -> Result<Creation, Fault> {
-        let (scope, now_s) = (scope.clone(), self.age.now_s());
-        self.writer
-            .write("store a result", move |transaction| create(transaction, &scope, &publication, now_s))
-            .await
+        let (scope, now_s, journal) = (scope.clone(), self.age.now_s(), Arc::clone(&self.journal));
+        let create = move |transaction: &WriteTransaction| {
+            let creation = create(transaction, &scope, &publication, now_s)?;
+            if creation == Creation::Created {
+                journal.note(&scope, publication.action, &publication.stored).map_err(redb::Error::Io)?;
+            }
+            Ok(creation)
+        };
+        self.writer.write("store a result", create).await
     }
 
     async fn sets(&self, scope: &Scope, unit: UnitKey) -> Result<Vec<SetRow>, Fault> {
@@ -112,6 +118,10 @@ impl Results for Embedded {
         self.writer.write("remove results", move |transaction| forget(transaction, &results)).await
     }
 
+    async fn tidy(&self) -> Result<(), Fault> {
+        if self.journal.is_long() { self.rebase_journal().await } else { Ok(()) }
+    }
+
     async fn keep(&self, scope: &Scope, action: ActionKey, kept: bool) -> Result<(), Fault> {
         let scope = scope.clone();
         let mark = move |transaction: &WriteTransaction| {
@@ -176,7 +186,7 @@ fn create(
     Ok(Creation::Created)
 }
 
-fn reference(
+pub(super) fn reference(
     transaction: &WriteTransaction,
     scope: &Scope,
     action: ActionKey,
@@ -204,7 +214,7 @@ pub(super) fn dereference(
 }
 
 /// Puts the result first under its set, and a set that is new to the unit before the others.
-fn learn(
+pub(super) fn learn(
     transaction: &WriteTransaction,
     scope: &Scope,
     action: ActionKey,

@@ -8,8 +8,9 @@
 //! repair** is on because the server may be killed at any moment: without it a reopen walks the whole database
 //! (9.9 s at 3 million rows, during which a fleet compiles everything itself), with it a reopen costs nothing.
 //!
-//! Invariant: a reply is sent after the commit that holds its write returned, never before. Crash story: a kill
-//! loses the writes of the batch under way, all of them, and nobody was told of any.
+//! Invariant: a reply is sent after the commit that holds its write returned, never before; and what a batch has for the
+//! journal is durable before its commit. Crash story: a kill loses the writes of the batch under way, all of them, and
+//! nobody was told of any.
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::blobs::count_scopes;
 use super::index::{Index, fault};
+use super::journal::Journal;
 use super::ledger::Ledger;
 use super::tables::UPLOADS;
 use crate::fault::Fault;
@@ -37,11 +39,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(index: Arc<Index>, ledger: Arc<Ledger>) -> io::Result<Self> {
+    pub(super) fn start(index: Arc<Index>, ledger: Arc<Ledger>, journal: Arc<Journal>) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("index-writer".to_owned())
-            .spawn(move || write_batches(&index, &ledger, jobs))?;
+            .spawn(move || write_batches(&index, &ledger, &journal, jobs))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -70,7 +72,7 @@ impl Drop for Writer {
     }
 }
 
-fn write_batches(index: &Index, ledger: &Ledger, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+fn write_batches(index: &Index, ledger: &Ledger, journal: &Journal, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     let mut batch = Vec::new();
     while let Some(first) = jobs.blocking_recv() {
         batch.push(first);
@@ -83,10 +85,12 @@ fn write_batches(index: &Index, ledger: &Ledger, mut jobs: mpsc::Receiver<Box<dy
             if ledger.doubts_scopes() {
                 ledger.count_scopes(count_scopes(&transaction.open_table(UPLOADS)?)?);
             }
-            batch.iter_mut().try_for_each(|job| job.apply(transaction))
+            batch.iter_mut().try_for_each(|job| job.apply(transaction))?;
+            journal.flush().map_err(redb::Error::Io)
         });
         if let Err(error) = &outcome {
             ledger.doubt_scopes();
+            journal.discard();
             tracing::error!(%error, writes = batch.len(), "a batch of writes failed");
         }
         for job in batch.drain(..) {

@@ -67,10 +67,28 @@ async fn a_running_server_scrubs_and_checks_when_it_is_asked() {
 }
 
 #[tokio::test]
+async fn an_index_that_was_lost_is_made_again() {
+    let mut served = Served::start().await;
+    let dir = served.dir.0.clone();
+    let (status, _, stderr) = out(&run(&dir, &["rebuild-index"]).await);
+    assert_eq!(status, Some(2));
+    assert!(stderr.contains("another server uses the data directory"), "{stderr}");
+    served.tell_to_stop();
+    served.ended().await;
+    fs_err::remove_file(dir.join("index.redb")).unwrap();
+    let (status, _, stderr) = out(&run(&dir, &["--listen", "127.0.0.1:0"]).await);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("is gone: `pcmcache-server rebuild-index` makes it again"), "{stderr}");
+    let (status, stdout, stderr) = out(&run(&dir, &["rebuild-index"]).await);
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (Some(0), "0 results\n", ""));
+    assert_eq!(out(&run(&dir, &["check"]).await).0, Some(0));
+}
+
+#[tokio::test]
 async fn where_there_is_no_store_none_is_made() {
     let served = Served::start().await;
     let nowhere = served.dir.0.join("nowhere");
-    for command in ["scrub", "check"] {
+    for command in ["scrub", "check", "rebuild-index"] {
         let (status, _, stderr) = out(&run(&nowhere, &[command]).await);
         assert_eq!(status, Some(2));
         assert!(stderr.contains("there is no store in") && stderr.contains("--data-dir"), "{stderr}");

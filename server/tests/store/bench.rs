@@ -82,6 +82,8 @@ pub(crate) async fn assert_sound(directory: &Path) -> Checked {
 pub(crate) struct Bench {
     pub(crate) cache: Arc<Cache>,
     pub(crate) clock: Arc<ManualClock>,
+    /// What is on the disk, if it is.
+    store: Option<Arc<Embedded>>,
 }
 
 pub(crate) fn scope() -> Scope {
@@ -126,7 +128,7 @@ impl Bench {
             clock: clock.clone(),
             entropy: Arc::new(CountedEntropy::default()),
         };
-        Self { cache: Cache::new(rooms, limits), clock }
+        Self { cache: Cache::new(rooms, limits), clock, store: None }
     }
 
     /// Over a directory; dropping it is all the shutdown there is.
@@ -141,11 +143,16 @@ impl Bench {
         let rooms = Rooms {
             blobs: store.clone(),
             results: store.clone(),
-            leases: store,
+            leases: store.clone(),
             clock: clock.clone(),
             entropy: Arc::new(CountedEntropy::default()),
         };
-        Self { cache: Cache::new(rooms, Limits::default()), clock }
+        Self { cache: Cache::new(rooms, Limits::default()), clock, store: Some(store) }
+    }
+
+    /// The store of one that is on the disk.
+    pub(crate) fn store(&self) -> &Arc<Embedded> {
+        self.store.as_ref().unwrap()
     }
 
     pub(crate) async fn acquire(&self, request: AcquireRequest) -> Client {

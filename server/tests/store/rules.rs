@@ -10,6 +10,7 @@ mod leases;
 mod migrate;
 mod publish;
 mod race;
+mod rebuild;
 mod restart;
 mod room;
 mod scrub;

@@ -2,12 +2,16 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use pcmcache_server::clock::ManualClock;
+use pcmcache_server::embedded::{Embedded, OpenError, rebuild_index};
 use pcmcache_server::space::Bounds;
 use pcmcache_shared::Digest;
 
 use super::kill::{DIRECTORY, server};
+use super::restart::kill;
 use crate::bench::{Bench, FakeDisk, Module, Scratch, assert_sound, view};
 
 const PIN: Duration = Duration::from_secs(600);
@@ -93,4 +97,37 @@ async fn killed_while_a_blob_is_moved_aside_its_results_wait_for_it() {
     assert_eq!(bench.cache.results().await.unwrap(), 0);
     bench.share(&module(0), None).await.unwrap();
     assert_eq!(bench.cache.results().await.unwrap(), 1);
+}
+
+/// What is killed while it makes the index again.
+#[test]
+#[ignore = "it is run, and killed, by the test below"]
+fn rebuilder() {
+    let Some(directory) = directory() else { return };
+    rebuild_index(&directory, &ManualClock::default()).unwrap();
+    panic!("it was not killed");
+}
+
+#[tokio::test]
+async fn killed_in_the_midst_of_a_rebuild_it_can_be_begun_anew() {
+    for (step, had_index) in [("rebuild.filled", true), ("rebuild.filled", false), ("rebuild.moved", true)] {
+        let scratch = Scratch::new();
+        let bench = bounded(scratch.path());
+        bench.share(&module(0), None).await.unwrap();
+        kill(bench, scratch.path()).await;
+        if !had_index {
+            fs_err::remove_file(scratch.path().join("index.redb")).unwrap();
+        }
+        killed_at(step, "rebuilder", scratch.path()).await;
+        if step == "rebuild.moved" || !had_index {
+            let refused = Embedded::open(scratch.path(), Arc::new(ManualClock::default()));
+            assert!(matches!(refused, Err(OpenError::NoIndex(_))), "{step}: {refused:?}");
+        } else {
+            assert_sound(scratch.path()).await;
+        }
+        assert_eq!(rebuild_index(scratch.path(), &ManualClock::default()).unwrap().results, 1, "{step}");
+        assert_sound(scratch.path()).await;
+        let found = bounded(scratch.path()).cache.result(&view(), module(0).key()).await.unwrap();
+        assert!(found.is_some(), "{step}");
+    }
 }
