@@ -8,6 +8,7 @@ mod kill;
 mod killed_upkeep;
 mod leases;
 mod migrate;
+mod pressure;
 mod publish;
 mod race;
 mod rebuild;
