@@ -13,7 +13,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use pcmcache_shared::Scope;
 use tracing_subscriber::EnvFilter;
 
-use crate::maintenance::CheckArgs;
+use crate::maintenance::{BackupArgs, CheckArgs, RestoreArgs};
 use crate::space::Bounds;
 use crate::trust::{self, BookFile, TokenCommand, WithoutBook};
 use crate::upkeep::Plan;
@@ -210,6 +210,27 @@ Nothing is changed. Each finding says what is wrong, where, and what to do about
 Exit status: 0 all is well, 1 there are findings, 2 cannot run.")]
     Check(CheckArgs),
 
+    /// Make a backup of the store, or bring one up to date. A server that runs is asked to do it, and serves on meanwhile.
+    #[command(after_help = "\
+Examples:
+  pcmcache-server backup /mnt/backup/pcmcache
+  pcmcache-server check --full && pcmcache-server backup /mnt/backup/pcmcache
+
+On the store's own file system blobs are linked: that costs no space, and helps against a lost index or an eviction, not
+against the disk. Elsewhere they are copied and verified. It is the server that writes there, as its own user. Tokens
+and certificates are no part of it. Killed half way, the earlier backup is still whole.
+Exit status: 0 done, 1 done but for what was damaged, 2 cannot run.")]
+    Backup(BackupArgs),
+
+    /// Make a new store out of a backup, in the data directory.
+    #[command(after_help = "\
+Examples:
+  pcmcache-server restore /mnt/backup/pcmcache --data-dir /var/lib/pcmcache
+
+Then put the newest tokens.json there, and `pcmcache-server check --full`.
+Exit status: 0 done, 1 done but for what was damaged, 2 cannot run.")]
+    Restore(RestoreArgs),
+
     /// Make the index again from the journal and the blobs that are there. No server may have the store.
     #[command(after_help = "\
 Examples:
@@ -227,7 +248,9 @@ impl Command {
         match self {
             Self::Token(_) => ExitCode::FAILURE,
             // There 1 says that something was found.
-            Self::Scrub | Self::Check(_) | Self::RebuildIndex => ExitCode::from(2),
+            Self::Scrub | Self::Check(_) | Self::Backup(_) | Self::Restore(_) | Self::RebuildIndex => {
+                ExitCode::from(2)
+            }
         }
     }
 }

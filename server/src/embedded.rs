@@ -13,6 +13,7 @@
 //! any row speaks of it; a row is durable before anyone is told. Crash story: a kill leaves at most stages, which the
 //! next start sweeps, and files that no row speaks of, which nobody can see and the sweep removes.
 
+mod backup;
 mod blobs;
 mod check;
 mod counting;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use rustix::fs::{FlockOperation, flock};
 
+pub use self::backup::{BackedUp, Backup, Restored, restore};
 pub use self::check::Checked;
 use self::counting::Counting;
 use self::files::Files;
@@ -90,6 +92,9 @@ pub enum OpenError {
     /// The directory cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// What is there is a part of what will be.
+    #[error("a restore into {} was not finished: run it again", .0.display())]
+    HalfRestored(PathBuf),
     /// There are results, and no index of them.
     #[error("the index {} is gone: `pcmcache-server rebuild-index` makes it again from what is there", .0.display())]
     NoIndex(PathBuf),
@@ -124,6 +129,9 @@ impl Embedded {
         let lock = lock(directory)?;
         let ledger = Arc::new(Ledger::new(bounds, disk));
         let files = Arc::new(Files::open(directory, Arc::clone(&ledger))?);
+        if backup::is_half_restored(directory)? {
+            return Err(OpenError::HalfRestored(directory.to_owned()));
+        }
         let path = directory.join(INDEX);
         if !path.try_exists()? && Journal::is_there(directory)? {
             return Err(OpenError::NoIndex(path));

@@ -1,10 +1,10 @@
-//! What a person asks of a store: to scrub it, to check it. It is done here if no server has the store, else by the server
+//! What a person asks of a store: to scrub it, to check it, to back it up. It is done here if no server has the store, else by the server
 //! that has it, which is asked through a socket in the data directory: who may write there may ask.
 
 mod control;
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 pub use self::control::Control;
 use crate::cache::{Cache, Limits, Rooms};
 use crate::clock::{SystemClock, SystemEntropy};
-use crate::embedded::{self, Embedded, OpenError, Rebuilt};
+use crate::embedded::{self, BackedUp, Backup, Embedded, OpenError, Rebuilt};
 use crate::scrub;
 
 /// `pcmcache-server check`
@@ -38,6 +38,33 @@ pub enum Task {
         /// All bytes too.
         full: bool,
     },
+    /// Make a backup, or bring one up to date.
+    Backup {
+        /// In this directory.
+        to: PathBuf,
+        /// Of copies, also where links would do.
+        copy: bool,
+    },
+}
+
+/// `pcmcache-server backup`
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    /// Where to: a directory that is not there yet, is empty, or has an earlier backup, of which only what changed is
+    /// written anew.
+    #[arg(value_name = "DIR")]
+    pub to: PathBuf,
+    /// Copy blobs also where they could be linked, so that one bad block does not harm both.
+    #[arg(long)]
+    pub copy: bool,
+}
+
+/// `pcmcache-server restore`
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// The directory of the backup.
+    #[arg(value_name = "DIR")]
+    pub from: PathBuf,
 }
 
 /// How it ended.
@@ -103,6 +130,7 @@ impl Task {
         let outcome = match self {
             Self::Scrub => scrub(store, told).await,
             Self::Check { full } => check(store, told, *full).await,
+            Self::Backup { to, copy } => backup(store, told, to, *copy).await,
         };
         match outcome {
             Ok(verdict) => verdict,
@@ -129,6 +157,23 @@ async fn scrub(store: &Store, told: &Told) -> anyhow::Result<Verdict> {
     let (blobs, bytes, damaged) = (findings.blobs, findings.bytes, findings.damaged.len());
     told.result(format!("{blobs} blobs, {bytes} bytes, {damaged} of them damaged")).await;
     Ok(if damaged == 0 { Verdict::Clean } else { Verdict::Found })
+}
+
+async fn backup(store: &Store, told: &Told, to: &Path, copy: bool) -> anyhow::Result<Verdict> {
+    let directory = to.to_owned();
+    let backup = tokio::task::spawn_blocking(move || Backup::begin(&directory, copy)).await??;
+    let backup = store.embedded.begin_backup(backup).await?;
+    told.about("most blobs are there; now the rest and the rows".to_owned()).await;
+    let done = {
+        let _paused = store.cache.pause_removals().await;
+        store.embedded.finish_backup(backup).await?
+    };
+    let BackedUp { results, blobs, new_blobs, damaged } = done;
+    for digest in &damaged {
+        told.result(format!("{digest}: is damaged, and not in the backup; `scrub` moves it aside")).await;
+    }
+    told.result(format!("{results} results, {blobs} blobs, {new_blobs} of them new")).await;
+    Ok(if damaged.is_empty() { Verdict::Clean } else { Verdict::Found })
 }
 
 async fn check(store: &Store, told: &Told, full: bool) -> anyhow::Result<Verdict> {
@@ -172,6 +217,19 @@ pub fn run(directory: &Path, task: &Task) -> anyhow::Result<ExitCode> {
         Ok(printing.await?)
     })?;
     Ok(verdict.into())
+}
+
+/// Makes a store in `directory` out of a backup.
+pub fn restore(from: &Path, directory: &Path) -> anyhow::Result<ExitCode> {
+    let restored = embedded::restore(from, directory, &SystemClock::new()).context("cannot restore")?;
+    for digest in &restored.damaged {
+        print(&Line::Result(format!("{digest}: is damaged in the backup, and left out")));
+    }
+    tell_of(&restored.rebuilt);
+    let about = "note: tokens are no part of a backup; put the newest tokens.json into the data directory, or who was \
+                 revoked is so no longer";
+    print(&Line::About(about.to_owned()));
+    Ok(if restored.damaged.is_empty() { Verdict::Clean } else { Verdict::Found }.into())
 }
 
 /// Makes the index of the store in `directory` again.

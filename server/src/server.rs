@@ -59,6 +59,12 @@ fn act(config: &Config, command: &Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Scrub => maintenance::run(&config.data_dir()?, &Task::Scrub),
+        Command::Backup(backup) => {
+            // The server's own directory is another.
+            let to = std::path::absolute(&backup.to)?;
+            maintenance::run(&config.data_dir()?, &Task::Backup { to, copy: backup.copy })
+        }
+        Command::Restore(restore) => maintenance::restore(&restore.from, &config.data_dir()?),
         Command::RebuildIndex => maintenance::rebuild_index(&config.data_dir()?),
         Command::Check(check) => maintenance::run(&config.data_dir()?, &Task::Check { full: check.full }),
     }

@@ -158,6 +158,18 @@ impl Journal {
     }
 }
 
+/// Has a dump be all there is in the journal of a new store.
+pub(super) fn restore(store: &Path, rows: &Path) -> io::Result<()> {
+    let directory = directory_of(store);
+    make_directory(&directory)?;
+    for old in Parts::before(&directory, u64::MAX)? {
+        fs_err::remove_file(old)?;
+    }
+    let mut rows = fs_err::File::open(rows)?;
+    write_whole(&directory.join(name(1, BASE)), |to| io::copy(&mut rows, to).map(drop))?;
+    Ok(())
+}
+
 /// Writes a file that has its name only when it is whole and durable; says how long it is.
 pub(super) fn write_whole(
     path: &Path,

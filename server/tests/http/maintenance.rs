@@ -67,6 +67,23 @@ async fn a_running_server_scrubs_and_checks_when_it_is_asked() {
 }
 
 #[tokio::test]
+async fn a_running_server_makes_a_backup_that_becomes_a_server_elsewhere() {
+    let served = Served::start().await;
+    put(&served, b"hello").await;
+    let (backup, other) = (served.dir.0.join("backup"), served.dir.0.join("other"));
+    let (status, stdout, stderr) = out(&run(&served.dir.0, &["backup", backup.to_str().unwrap()]).await);
+    assert_eq!((status, stdout.as_str()), (Some(0), "0 results, 1 blobs, 1 of them new\n"), "{stderr}");
+    let (status, stdout, stderr) = out(&run(&other, &["restore", backup.to_str().unwrap()]).await);
+    assert_eq!((status, stdout.as_str()), (Some(0), "0 results\n"), "{stderr}");
+    assert!(stderr.contains("tokens are no part of a backup"), "{stderr}");
+    let (status, stdout, stderr) = out(&run(&other, &["check", "--full"]).await);
+    assert_eq!((status, stdout.as_str()), (Some(0), "0 results, 1 blobs, 0 findings\n"), "{stderr}");
+    let (status, _, stderr) = out(&run(&served.dir.0, &["backup", served.dir.0.to_str().unwrap()]).await);
+    assert_eq!(status, Some(2));
+    assert!(stderr.contains("has files in it, and no backup"), "{stderr}");
+}
+
+#[tokio::test]
 async fn an_index_that_was_lost_is_made_again() {
     let mut served = Served::start().await;
     let dir = served.dir.0.clone();

@@ -1,5 +1,6 @@
 //! The rules of the cache.
 
+mod backup;
 mod check;
 mod damage;
 mod evict;

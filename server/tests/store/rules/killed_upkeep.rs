@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pcmcache_server::clock::ManualClock;
-use pcmcache_server::embedded::{Embedded, OpenError, rebuild_index};
+use pcmcache_server::embedded::{Backup, Embedded, OpenError, rebuild_index, restore};
 use pcmcache_server::space::Bounds;
 use pcmcache_shared::Digest;
 
@@ -129,5 +129,74 @@ async fn killed_in_the_midst_of_a_rebuild_it_can_be_begun_anew() {
         assert_sound(scratch.path()).await;
         let found = bounded(scratch.path()).cache.result(&view(), module(0).key()).await.unwrap();
         assert!(found.is_some(), "{step}");
+    }
+}
+
+/// What is killed while it backs up a store that has changed since its last backup.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it is run, and killed, by the test below"]
+async fn backer() {
+    let Some(directory) = directory() else { return };
+    let bench = bounded(&directory.join("store"));
+    back_up(&bench, &directory.join("backup")).await;
+    panic!("it was not killed");
+}
+
+async fn back_up(bench: &Bench, to: &Path) {
+    let backup = Backup::begin(to, true).unwrap();
+    let backup = bench.store().begin_backup(backup).await.unwrap();
+    let _paused = bench.cache.pause_removals().await;
+    bench.store().finish_backup(backup).await.unwrap();
+}
+
+#[tokio::test]
+async fn killed_in_the_midst_of_a_backup_there_is_the_earlier_or_the_new_one() {
+    for (step, results) in [("backup.linked", 1), ("backup.written", 2)] {
+        let scratch = Scratch::new();
+        let [store, backup, other] = ["store", "backup", "other"].map(|name| scratch.path().join(name));
+        let bench = bounded(&store);
+        bench.share(&module(0), None).await.unwrap();
+        back_up(&bench, &backup).await;
+        bench.share(&module(1), None).await.unwrap();
+        kill(bench, &store).await;
+        killed_at(step, "backer", scratch.path()).await;
+        let restored = restore(&backup, &other, &ManualClock::default()).unwrap();
+        assert_eq!((restored.rebuilt.results, restored.rebuilt.left_out), (results, 0), "{step}");
+        assert_sound(&other).await;
+        assert_sound(&store).await;
+        // What is there of it may not have reached the disk; so it is read.
+        let half = backup.join("blobs");
+        let name = Digest::of(&module(1).outputs[1]).to_string();
+        fs_err::write(half.join(&name[..2]).join(&name), vec![0; module(1).outputs[1].len()]).unwrap();
+        let bench = bounded(&store);
+        back_up(&bench, &backup).await;
+        fs_err::remove_dir_all(&other).unwrap();
+        assert_eq!(restore(&backup, &other, &ManualClock::default()).unwrap().rebuilt.results, 2, "{step}");
+        assert_sound(&other).await;
+    }
+}
+
+/// What is killed while it restores.
+#[test]
+#[ignore = "it is run, and killed, by the test below"]
+fn restorer() {
+    let Some(directory) = directory() else { return };
+    restore(&directory.join("backup"), &directory.join("other"), &ManualClock::default()).unwrap();
+    panic!("it was not killed");
+}
+
+#[tokio::test]
+async fn killed_in_the_midst_of_a_restore_it_is_begun_anew() {
+    for step in ["restore.linked", "rebuild.filled", "rebuild.moved", "restore.rebuilt"] {
+        let scratch = Scratch::new();
+        let [store, backup, other] = ["store", "backup", "other"].map(|name| scratch.path().join(name));
+        let bench = bounded(&store);
+        bench.share(&module(0), None).await.unwrap();
+        back_up(&bench, &backup).await;
+        killed_at(step, "restorer", scratch.path()).await;
+        let refused = Embedded::open(&other, Arc::new(ManualClock::default()));
+        assert!(matches!(refused, Err(OpenError::HalfRestored(_))), "{step}: {refused:?}");
+        assert_eq!(restore(&backup, &other, &ManualClock::default()).unwrap().rebuilt.results, 1, "{step}");
+        assert_sound(&other).await;
     }
 }
