@@ -30,7 +30,9 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pcmcache-http-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        fs_err::create_dir_all(&path).unwrap();
+        // Left by a killed process that had this one's number.
+        let _ = fs_err::remove_dir_all(&path);
+        fs_err::create_dir(&path).unwrap();
         Self(path)
     }
 

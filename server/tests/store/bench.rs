@@ -35,7 +35,9 @@ impl Scratch {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("pcmcache-store-{}-{number}", std::process::id()));
-        fs_err::create_dir_all(&path).unwrap();
+        // Left by a killed process that had this one's number.
+        let _ = fs_err::remove_dir_all(&path);
+        fs_err::create_dir(&path).unwrap();
         Self(path)
     }
 
