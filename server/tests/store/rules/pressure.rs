@@ -16,7 +16,7 @@ use pcmcache_server::upkeep::{self, Plan};
 use pcmcache_shared::Digest;
 
 use super::restart::kill;
-use crate::bench::{Bench, Chance, FakeDisk, Module, Scratch, assert_sound, view, writing};
+use crate::bench::{Bench, Chance, FakeDisk, Module, Scratch, assert_sound, eventually, view, writing};
 
 const MAX_SIZE: u64 = 6_000_000;
 const WRITERS: u64 = 6;
@@ -158,6 +158,8 @@ async fn a_store_at_its_bound_loses_nothing_that_it_acknowledged() {
     let scratch = Scratch::new();
     let bounds = Bounds { max_size: Some(MAX_SIZE), ..Bounds::default() };
     let bench = Bench::on_disk_within(scratch.path(), bounds, FakeDisk::empty());
+    // The store's time runs ahead, and a start takes nothing in before it has counted.
+    eventually("counted", || async { bench.cache.usage().counted }).await;
     let zero = || AtomicU64::new(0);
     let field = Arc::new(Field {
         bench,
