@@ -184,6 +184,8 @@ impl Embedded {
     async fn wait_for_count(&self, operation: &'static str) -> Result<(), Fault> {
         let mut counted = self.ledger.counted();
         tokio::select! {
+            // Where both are so, as after a host that slept, it is counted.
+            biased;
             is_counted = counted.wait_for(|counted| *counted) => match is_counted {
                 Ok(_) => Ok(()),
                 Err(_) => Err(Fault::Unavailable { operation }),
