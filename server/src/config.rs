@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use pcmcache_shared::Scope;
+use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 use crate::maintenance::{BackupArgs, CheckArgs, RestoreArgs};
@@ -173,6 +174,12 @@ pub struct Config {
     /// a line, and not to the log. It is appended to, and opened anew when it was renamed away or on SIGHUP.
     #[arg(long, env = "PCMCACHE_SERVER_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
+
+    /// Export a span for each request to a collector that speaks OTLP over HTTP (protobuf), as http://localhost:4318. The
+    /// usual variables are heeded too: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER,
+    /// OTEL_EXPORTER_OTLP_HEADERS, OTEL_BSP_*; OTEL_SDK_DISABLED=true ends it.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
+    pub otlp_endpoint: Option<Url>,
 
     /// What connections may cost beside their number: no flags, but a test sets them.
     #[arg(skip)]
@@ -371,6 +378,14 @@ impl Config {
 fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix("localhost:").map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
     text.parse().map_err(|_| format!("expected ADDR:PORT, as in {DEFAULT_LISTEN} or [::1]:7733"))
+}
+
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match url.scheme() {
+        "https" | "http" if url.host().is_some() => Ok(url),
+        _ => Err("expected a URL of http or https, as in http://localhost:4318".to_owned()),
+    }
 }
 
 fn filter(text: &str) -> Result<String, String> {

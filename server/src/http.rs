@@ -33,6 +33,7 @@ use self::oversee::Overseer;
 use crate::cache::Cache;
 use crate::history::History;
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 use crate::trust::Trust;
 
 pub use admit::Gate;
@@ -52,6 +53,8 @@ pub struct App {
     pub gate: Gate,
     /// The counts over time.
     pub history: Arc<History>,
+    /// Where spans of requests go, if anybody wants them.
+    pub traces: Option<Arc<Traces>>,
 }
 
 fn routes() -> OpenApiRouter<App> {
@@ -75,7 +78,8 @@ fn routes() -> OpenApiRouter<App> {
 /// The server's routes, and every answer to what is none of them.
 pub fn router(app: App) -> Router {
     let (router, openapi) = routes().split_for_parts();
-    let overseer = Overseer::new(Arc::clone(&app.metrics), app.cache.rooms.entropy.as_ref());
+    let overseer =
+        Overseer::new(Arc::clone(&app.metrics), app.traces.clone(), app.cache.rooms.entropy.as_ref());
     let document = Bytes::from(document::complete(openapi).to_json().unwrap_or_default());
     router
         .fallback(problem::no_route)

@@ -19,6 +19,7 @@ pub mod log;
 pub mod maintenance;
 pub mod memory;
 pub mod metrics;
+pub mod outward;
 pub mod results;
 pub mod scrub;
 pub mod seen;
@@ -26,6 +27,7 @@ pub mod server;
 mod share;
 pub mod space;
 pub mod tls;
+pub mod traces;
 pub mod trust;
 pub mod upkeep;
 

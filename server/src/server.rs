@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::scrub;
 use crate::space::DiskOf;
 use crate::tls::Tls;
+use crate::traces::{self, Traces};
 use crate::trust::{Jobs, Trust};
 use crate::upkeep::{self, Plan};
 
@@ -169,6 +170,7 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     plan: Plan,
     history: Arc<History>,
+    traces: Option<Arc<Traces>>,
     /// Where a person asks for maintenance, if the directory lets us listen there.
     control: Option<Control>,
 }
@@ -211,6 +213,9 @@ impl Server {
             tokio::task::spawn_blocking(move || Arc::new(History::open(&directory, &cache)))
         };
         let history = opening.await?;
+        let collector = config.otlp_endpoint.as_ref().filter(|_| !traces::are_disabled());
+        let traces = collector.map(|url| Traces::open(url).map(Arc::new)).transpose();
+        let traces = traces.context("cannot export traces (--otlp-endpoint)")?;
         let store = maintenance::Store { cache: Arc::clone(&cache), embedded: store };
         let control = Control::listen(&directory, store).inspect_err(|error| {
             tracing::warn!(%error, "`scrub` and `check` cannot ask this server: no control socket");
@@ -224,6 +229,7 @@ impl Server {
             tls,
             plan: config.plan(),
             history,
+            traces,
             control: control.ok(),
         })
     }
@@ -244,6 +250,7 @@ impl Server {
                 behind_proxy: self.behind_proxy,
             },
             history: Arc::clone(&self.history),
+            traces: self.traces.clone(),
         };
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.cache), self.plan));
         let scrub = self.plan.scrub_rate.map(|rate| tokio::spawn(scrub::run(Arc::clone(&self.cache), rate)));
@@ -261,6 +268,9 @@ impl Server {
         self.history.finish(&self.cache).await;
         if let Err(error) = self.cache.flush_uses().await {
             tracing::warn!(%error, "the last uses of results could not be noted");
+        }
+        if let Some(traces) = self.traces {
+            traces.finish().await;
         }
     }
 }

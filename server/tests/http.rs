@@ -51,5 +51,7 @@ mod team;
 mod tls;
 #[path = "http/tokens.rs"]
 mod tokens;
+#[path = "http/traces.rs"]
+mod traces;
 #[path = "http/wire.rs"]
 mod wire;

@@ -27,6 +27,7 @@ use super::path::is_readable;
 use super::problem::Refused;
 use crate::clock::Entropy;
 use crate::metrics::{Asked, Metrics};
+use crate::traces::{RequestSpan, Traces};
 
 const REQUEST_ID: &str = "x-request-id";
 const MAX_REQUEST_ID: usize = 64;
@@ -35,6 +36,7 @@ const MAX_REQUEST_ID: usize = 64;
 #[derive(Debug)]
 pub(super) struct Overseer {
     metrics: Arc<Metrics>,
+    traces: Option<Arc<Traces>>,
     /// Tells the names this process gives from those that others give.
     prefix: String,
     named: AtomicU64,
@@ -45,10 +47,14 @@ pub(super) struct Overseer {
 pub(super) struct RequestId(pub(super) String);
 
 impl Overseer {
-    pub(super) fn new(metrics: Arc<Metrics>, entropy: &dyn Entropy) -> Arc<Self> {
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        traces: Option<Arc<Traces>>,
+        entropy: &dyn Entropy,
+    ) -> Arc<Self> {
         let random = entropy.bytes().unwrap_or_default();
         let prefix = format!("{:08x}", u128::from_be_bytes(random) >> 96);
-        Arc::new(Self { metrics, prefix, named: AtomicU64::new(1) })
+        Arc::new(Self { metrics, traces, prefix, named: AtomicU64::new(1) })
     }
 
     fn name(&self, headers: &HeaderMap) -> String {
@@ -78,6 +84,8 @@ pub(super) async fn oversee(
     let id = overseer.name(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, version, route) = (request.method().clone(), request.version(), route(&request));
+    let traced = overseer.traces.as_ref();
+    let mut traced = traced.map(|traces| traces.begin(&request, &known(&method), &route, &id));
     // Without the query, which nobody reads here and which may hold what is nobody's business.
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!("request", id, %method, path);
@@ -91,6 +99,9 @@ pub(super) async fn oversee(
     };
     let mut response = answering.instrument(span.clone()).await;
     let (status, took) = (response.status(), start.elapsed());
+    if let Some(traced) = &mut traced {
+        traced.answered(status);
+    }
     // Most of the body is still to come, and nobody will read it: the connection is of no further use.
     let unread = [
         StatusCode::REQUEST_TIMEOUT,
@@ -108,7 +119,7 @@ pub(super) async fn oversee(
     overseer.metrics.answered(&Asked { method: known(&method), route, status: class(status) }, took);
     let _line = span.enter();
     tracing::debug!(?version, status = status.as_u16(), took_ms = took.as_millis(), "answered");
-    response.map(|body| Body::new(InSpan { body, span: span.clone() }))
+    response.map(|body| Body::new(InSpan { body, span: span.clone(), _traced: traced }))
 }
 
 /// What is wrong with a request before anyone looks at what it asks for.
@@ -151,10 +162,11 @@ async fn answer(request: Request, next: Next) -> Response {
     }
 }
 
-/// A body whose lines in the log are those of its request.
+/// A body whose lines in the log are those of its request, which ends with it.
 struct InSpan {
     body: Body,
     span: Span,
+    _traced: Option<RequestSpan>,
 }
 
 impl http_body::Body for InSpan {
@@ -189,7 +201,7 @@ mod tests {
     use crate::clock::CountedEntropy;
 
     fn router() -> Router {
-        let overseer = Overseer::new(Arc::default(), &CountedEntropy::default());
+        let overseer = Overseer::new(Arc::default(), None, &CountedEntropy::default());
         Router::new()
             .route("/panic", get(|| async { panic!("on purpose") as () }))
             .route("/well", get(|| async { "well" }))

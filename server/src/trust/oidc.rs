@@ -24,6 +24,7 @@ use self::rules::{Issuer, Rules};
 use self::template::Template;
 use super::subject::Subject;
 use crate::clock::Clock;
+use crate::outward;
 
 /// How far the clocks of an issuer and of this host may be apart.
 const LEEWAY_S: u64 = 60;
@@ -87,7 +88,7 @@ impl Oidc {
         }
         let rules = Rules::parse(&text, public).map_err(wrong)?;
         let (life, trusted, untrusted) = (rules.life(), rules.trusted(), rules.untrusted());
-        let http = jwks::client()?;
+        let http = outward::client(jwks::PATIENCE)?;
         let mut issuers = HashMap::new();
         for issuer in rules.issuers {
             let url = issuer.keys().map_err(wrong)?;

@@ -5,20 +5,19 @@
 //! those who come with its tokens, and those it gave us before are good for a day.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::{Client, Url};
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
 use super::jwt::{Algorithm, Key};
 use crate::clock::{Clock, Moment};
+use crate::outward::{causes, is_here};
 
 /// How long keys are good without asking again.
 const FRESH: Duration = Duration::from_secs(3600);
@@ -27,7 +26,7 @@ const GOOD: Duration = Duration::from_secs(24 * 3600);
 /// The least time between two requests.
 pub(super) const REST: Duration = Duration::from_secs(10);
 /// How long a request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The most that is read of an answer.
 const MAX_BYTES: usize = 256 * 1024;
 /// The most keys that are kept.
@@ -194,50 +193,16 @@ impl Jwk {
     }
 }
 
-/// What a request failed by, down to its root: the outermost words alone say next to nothing.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// A place that keys may be fetched from: https, or this very host.
 pub(super) fn secure(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("'{text}': {error}"))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_here => Ok(url),
+        "http" if is_here(&url) => Ok(url),
         _ => {
             Err(format!("'{text}': keys are fetched by https only, for whoever is between could give others"))
         }
     }
-}
-
-/// What fetches: it believes the system's certificates, follows no redirect, and waits no longer than it must.
-pub(super) fn client() -> Result<Client, String> {
-    let mut roots = RootCertStore::empty();
-    let (good, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if good == 0 {
-        tracing::warn!("the system has no certificates: no issuer can be asked for its keys by https");
-    }
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(PATIENCE)
-        .build()
-        .map_err(|error| causes(&error))
 }
 
 #[cfg(test)]
