@@ -132,10 +132,13 @@ async fn arrive(kind: Rude, addr: SocketAddr, large: Digest) -> TcpStream {
         Rude::HalfHead | Rude::DribblesHead => "GET / HTTP/1.1\r\nX: ".to_owned(),
         Rude::FatHead => format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(FAT)),
         Rude::DribblesBody => {
-            format!("PUT {blobs}/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n", Digest::of("x"))
+            format!(
+                "PUT {blobs}/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n",
+                Digest::of("x")
+            )
         }
-        Rude::NeverReads => format!("GET {blobs}/{large} HTTP/1.1\r\nHost: h\r\n\r\n"),
-        Rude::Idles => "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+        Rude::NeverReads => format!("GET {blobs}/{large} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        Rude::Idles => "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
         Rude::HalfHandshake => "\x16\x03\x01\x02\x00\x01\x00\x01".to_owned(),
     };
     // A fat head is refused before its end.
@@ -179,8 +182,10 @@ async fn honest(addr: SocketAddr, who: usize, requests: usize) -> Vec<Duration> 
     for number in 0..requests {
         let from = Instant::now();
         if number % 2 == 0 {
-            let request =
-                Request::get("/openapi.json").header("host", "h").body(Full::<Bytes>::default()).unwrap();
+            let request = Request::get("/openapi.json")
+                .header("host", "localhost")
+                .body(Full::<Bytes>::default())
+                .unwrap();
             let answer = within(sender.send_request(request)).await.unwrap();
             assert_eq!(answer.status(), 200);
             within(answer.into_body().collect()).await.unwrap();
@@ -282,7 +287,8 @@ async fn what_ten_thousand_waiters_cost() {
         let body =
             serde_json::json!({ "claim": claim, "request_id": number.to_string(), "wait_ms": 600_000 });
         let body = body.to_string();
-        let head = "POST /v1/scopes/main/acquire HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n";
+        let head =
+            "POST /v1/scopes/main/acquire HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
         let mut stream = TcpStream::connect(stage.plain.addr).await.unwrap();
         let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(request.as_bytes()).await.unwrap();

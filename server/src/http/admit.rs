@@ -34,6 +34,8 @@ pub struct Gate {
     pub connections: Arc<Connections>,
     /// Whether a proxy says who the clients are.
     pub behind_proxy: bool,
+    /// Whether nobody but this host can get here, so that the server has no name.
+    pub is_here_only: bool,
 }
 
 pub(super) async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {

@@ -2,11 +2,17 @@
 //! the request's extensions, as `Arc<Principal>`; what a route does with them is its own matter.
 //!
 //! The book of tokens is read again first if it changed, so that a revocation holds for this very request.
+//!
+//! A server without tokens trusts whoever reaches it, and that is this host's programs, a browser among them. A page from
+//! elsewhere can have its own name lead here, and then it may ask what it likes: but it cannot ask by another name.
+
+use std::net::IpAddr;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, header};
 use pcmcache_shared::api::problem::Code;
 use pcmcache_shared::api::{EPOCH_HEADER, OLDEST_WIRE, WIRE, WIRE_HEADER};
 
@@ -17,7 +23,11 @@ pub(super) async fn identify(State(app): State<App>, mut request: Request, next:
     app.trust.refresh(|revoked| app.cache.hide(revoked));
     let asker = app.trust.identify(request.headers());
     let sees_scopes = request.uri().path().starts_with("/v1/scopes/") && asker.sees_anything();
-    let mut response = match speaks_our_wire(request.headers()) {
+    let may_ask = match !asker.needs_token && app.gate.is_here_only {
+        true => asks_by_address(&request).and_then(|()| speaks_our_wire(request.headers())),
+        false => speaks_our_wire(request.headers()),
+    };
+    let mut response = match may_ask {
         Ok(()) => {
             request.extensions_mut().insert(std::sync::Arc::clone(&asker.principal));
             request.extensions_mut().insert(asker);
@@ -31,6 +41,26 @@ pub(super) async fn identify(State(app): State<App>, mut request: Request, next:
         headers.insert(EPOCH_HEADER, HeaderValue::from(app.trust.epoch()));
     }
     response
+}
+
+/// Refuses what was sent to a name that only its maker's name server knows.
+fn asks_by_address<B>(request: &http::Request<B>) -> Result<(), Refused> {
+    let named = request.uri().authority().map(Authority::as_str);
+    let named = named.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
+    // Only an old and plain program says no name, and no browser is one.
+    let Some(named) = named else { return Ok(()) };
+    let host = named.parse::<Authority>();
+    let host = host.as_ref().map_or(named, Authority::host).trim_end_matches('.');
+    let is_ours =
+        host.eq_ignore_ascii_case("localhost") || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if is_ours {
+        return Ok(());
+    }
+    let words = format!(
+        "a server without tokens is asked by address or as localhost, not as '{}'",
+        named.escape_debug().take(64).collect::<String>()
+    );
+    Err(Refused::new(Code::BadRequest, words))
 }
 
 /// Refuses a client whose wire is not ours, and says which program is to be brought up to date. One that does not say speaks
@@ -62,6 +92,23 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(WIRE_HEADER, value.parse().unwrap());
         speaks_our_wire(&headers).err().map(|refused| format!("{refused:?}"))
+    }
+
+    #[test]
+    fn a_name_that_leads_here_is_not_ours() {
+        let may_ask = |host: &str| {
+            asks_by_address(&http::Request::get("/").header(header::HOST, host).body(()).unwrap()).is_ok()
+        };
+        for ours in ["127.0.0.1:7733", "localhost", "LocalHost.:80", "[::1]:7733", "10.0.0.7"] {
+            assert!(may_ask(ours), "{ours}");
+        }
+        for others in
+            ["evil.example", "evil.example:7733", "127.0.0.1.evil.example", "localhost.evil", "", "a b"]
+        {
+            assert!(!may_ask(others), "{others}");
+        }
+        let by_uri = |uri: &str| asks_by_address(&http::Request::get(uri).body(()).unwrap()).is_ok();
+        assert!(by_uri("/") && by_uri("http://localhost/") && !by_uri("http://evil.example/"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ async fn an_upload_may_ask_before_it_sends() {
     let served = Served::start().await;
     let mut stream = TcpStream::connect(served.addr).await.unwrap();
     let head = format!(
-        "PUT {} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        "PUT {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
         path(Digest::of("hello"))
     );
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -110,8 +110,11 @@ async fn a_damaged_blob_is_never_served_whole_and_is_counted() {
     tokio::fs::write(&file, &damaged).await.unwrap();
     let answer = served
         .raw(
-            format!("GET {} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", path(Digest::of(&bytes)))
-                .as_bytes(),
+            format!(
+                "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                path(Digest::of(&bytes))
+            )
+            .as_bytes(),
             false,
         )
         .await;

@@ -11,7 +11,7 @@ use super::wire::{Served, acquire, h1, h2, next_line, within};
 async fn begin_upload(served: &Served, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(served.addr).await.unwrap();
     let request = format!(
-        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
         Digest::of(bytes),
         bytes.len()
     );
@@ -67,7 +67,7 @@ async fn idle_connections_do_not_keep_it() {
     let mut served = Served::start().await;
     let (_silent, mut idle) =
         (TcpStream::connect(served.addr).await.unwrap(), TcpStream::connect(served.addr).await.unwrap());
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut status = [0; 12];
     within(idle.read_exact(&mut status)).await.unwrap();
     served.tell_to_stop();

@@ -106,7 +106,7 @@ async fn json_has_its_largest_size_declared_or_not() {
 
     let chunk = format!("{:x}\r\n{}\r\n", MAX_JSON, padded(MAX_JSON));
     let chunked = format!(
-        "POST {lookup} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+        "POST {lookup} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
          {chunk}1\r\n \r\n0\r\n\r\n"
     );
     let answer = served.raw(chunked.as_bytes(), false).await;
@@ -118,11 +118,11 @@ async fn an_upload_says_how_long_it_is() {
     let served = Served::start().await;
     let blob = format!("/v1/scopes/main/blobs/{}", Digest::of("hello"));
     let chunked = format!(
-        "PUT {blob} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        "PUT {blob} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     );
     let answer = served.raw(chunked.as_bytes(), false).await;
     assert!(answer.starts_with("HTTP/1.1 411 ") && answer.contains("length_required"), "{answer}");
-    let bare = format!("PUT {blob} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let bare = format!("PUT {blob} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let answer = served.raw(bare.as_bytes(), true).await;
     assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
     assert_eq!(served.get(&blob).await.code(), Code::NoBlob);
@@ -133,7 +133,7 @@ async fn an_upload_that_is_too_large_is_refused_before_it_is_sent() {
     let served = Served::with(|config| config.max_blob = ByteSize(1000)).await;
     let blob = format!("/v1/scopes/main/blobs/{}", name());
     for expect in ["", "Expect: 100-continue\r\n"] {
-        let head = format!("PUT {blob} HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n{expect}\r\n");
+        let head = format!("PUT {blob} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\n{expect}\r\n");
         let answer = served.raw(head.as_bytes(), false).await;
         assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("too_large"), "{answer}");
         assert!(answer.contains("connection: close"), "{answer}");
@@ -144,7 +144,7 @@ async fn an_upload_that_is_too_large_is_refused_before_it_is_sent() {
 async fn who_sends_all_before_it_reads_still_gets_to_read_why_not() {
     let served = Served::with(|config| config.max_blob = ByteSize(1000)).await;
     let mut request = format!(
-        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 16000000\r\n\r\n",
+        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16000000\r\n\r\n",
         name()
     )
     .into_bytes();
@@ -157,7 +157,7 @@ async fn who_sends_all_before_it_reads_still_gets_to_read_why_not() {
 async fn an_upload_that_breaks_leaves_nothing() {
     let served = Served::start().await;
     let blob = format!("/v1/scopes/main/blobs/{}", Digest::of("hello"));
-    let short = format!("PUT {blob} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhell");
+    let short = format!("PUT {blob} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhell");
     let answer = served.raw(short.as_bytes(), true).await;
     assert!(answer.is_empty() || answer.contains("short_body"), "{answer}");
     assert_eq!(served.get(&blob).await.code(), Code::NoBlob);

@@ -39,7 +39,7 @@ fn assert_soon(took: Duration) {
 async fn raw_holder(served: &Served, claim: &str) -> TcpStream {
     let body = serde_json::json!({ "claim": claim, "request_id": "holder", "hold": true }).to_string();
     let request = format!(
-        "POST /v1/scopes/main/acquire HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/scopes/main/acquire HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut stream = TcpStream::connect(served.addr).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_process_that_is_killed() {
     let body = serde_json::json!({ "claim": claim, "request_id": "holder", "hold": true }).to_string();
     // The shell's own sockets: a process like any other, and one that is everywhere.
     let script = format!(
-        "exec 3<>/dev/tcp/127.0.0.1/{}; printf 'POST /v1/scopes/main/acquire HTTP/1.1\\r\\nHost: h\\r\\n\
+        "exec 3<>/dev/tcp/127.0.0.1/{}; printf 'POST /v1/scopes/main/acquire HTTP/1.1\\r\\nHost: localhost\\r\\n\
          Content-Type: application/json\\r\\nContent-Length: {}\\r\\n\\r\\n%s' '{body}' >&3; \
          while IFS= read -r line <&3; do case $line in *granted*) echo granted; exec cat <&3;; esac; done",
         served.addr.port(),

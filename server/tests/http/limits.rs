@@ -72,10 +72,10 @@ async fn who_dribbles_a_head_is_cut_at_either_protocol() {
 async fn who_idles_between_requests_is_let_go_and_who_dribbles_the_next_is_cut_sooner() {
     let served = Served::with(short).await;
     let mut idle = connect(&served).await;
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let waited = until_closed(&mut idle).await;
     assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(5), "{waited:?}");
-    let waited = dribble(&served, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\nGET / HT").await;
+    let waited = dribble(&served, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT").await;
     assert!(waited < Duration::from_secs(5), "{waited:?}");
 }
 
@@ -92,7 +92,7 @@ async fn an_idle_http2_connection_is_let_go() {
 async fn who_dribbles_an_upload_gets_408_and_leaves_nothing() {
     let served = Served::with(short).await;
     let head = format!(
-        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 500\r\n\r\n",
+        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n",
         Digest::of("x")
     );
     let mut stream = connect(&served).await;
@@ -126,7 +126,7 @@ async fn an_upload_without_room_gets_507_before_it_sends_a_byte() {
     let request = Request::put(format!("/v1/scopes/main/blobs/{}", Digest::of(&body))).body(body).unwrap();
     assert_eq!(served.send(request).await.status, 201);
     let head = format!(
-        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 101\r\nExpect: 100-continue\r\n\r\n",
+        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 101\r\nExpect: 100-continue\r\n\r\n",
         Digest::of("other")
     );
     let answer = served.raw(head.as_bytes(), false).await;
@@ -141,7 +141,7 @@ async fn an_upload_at_its_pace_goes_through_however_long_it_takes() {
     let served = Served::with(short).await;
     let body = vec![b'x'; 6000];
     let head = format!(
-        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 6000\r\n\r\n",
+        "PUT /v1/scopes/main/blobs/{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 6000\r\n\r\n",
         Digest::of(&body)
     );
     let mut stream = connect(&served).await;
@@ -171,7 +171,7 @@ async fn who_does_not_read_the_answer_is_cut() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(served.addr).await.unwrap();
-    let request = format!("GET /v1/scopes/main/blobs/{digest} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let request = format!("GET /v1/scopes/main/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let from = Instant::now();
     while served.metric("pcmcache_connections_cut_total").await == 0 {
@@ -215,7 +215,8 @@ async fn a_hold_and_a_waiter_outlive_every_limit() {
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once_and_counted() {
     let served = Served::with(|config| config.max_connections = 2).await;
-    let request = || Request::get("/healthz").header("host", "h").body(Full::<Bytes>::default()).unwrap();
+    let request =
+        || Request::get("/healthz").header("host", "localhost").body(Full::<Bytes>::default()).unwrap();
     let (mut a, mut b) = (h1(served.addr).await, h1(served.addr).await);
     for sender in [&mut a, &mut b] {
         let response = within(sender.send_request(request())).await.unwrap();
@@ -229,7 +230,8 @@ async fn one_connection_too_many_is_closed_at_once_and_counted() {
     let text = loop {
         assert!(from.elapsed() < Duration::from_secs(10), "no slot became free");
         let mut sender = h1(served.addr).await;
-        let request = Request::get("/metrics").header("host", "h").body(Full::<Bytes>::default()).unwrap();
+        let request =
+            Request::get("/metrics").header("host", "localhost").body(Full::<Bytes>::default()).unwrap();
         if let Ok(response) = within(sender.send_request(request)).await {
             break within(response.into_body().collect()).await.unwrap().to_bytes();
         }
@@ -247,7 +249,7 @@ async fn one_address_cannot_have_all_connections() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
         let mut stream = socket.connect(served.addr).await.unwrap();
-        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         let answer = within(stream.read(&mut [0; 100])).await;
         answer.is_ok_and(|count| count > 0).then_some(stream)
     };

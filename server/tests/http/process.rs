@@ -213,7 +213,7 @@ async fn a_token_is_printed_alone_and_once_and_is_in_no_log() {
     let mut peer = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     for credential in [token, "pcmc_wrong", token] {
         let request = format!(
-            "GET /v1/token HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {credential}\r\nX-Token: {credential}\r\n\r\n"
+            "GET /v1/token HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credential}\r\nX-Token: {credential}\r\n\r\n"
         );
         std::io::Write::write_all(&mut peer, request.as_bytes()).unwrap();
         let mut answer = [0; 4096];

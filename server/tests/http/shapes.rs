@@ -7,9 +7,10 @@
 pub(crate) const HIDDEN: &str = "/v1/hidden";
 
 /// A second request, where there is none.
-const SECOND: &str = "GET /v1/hidden HTTP/1.1\r\nHost: h\r\n\r\n";
+const SECOND: &str = "GET /v1/hidden HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// The head of a request with a body, but for what tells where that ends.
-const POST: &str = "POST /v1/scopes/main/lookup HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n";
+const POST: &str =
+    "POST /v1/scopes/main/lookup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
 /// A body for it, of nineteen bytes; and the same in chunks.
 const BODY: &str = r#"{"units":[        ]}"#;
 const CHUNKS: &str = "14\r\n{\"units\":[        ]}\r\n0\r\n\r\n";
@@ -210,12 +211,12 @@ fn heads(with_length: &dyn Fn(&str) -> String) -> Vec<Shape> {
         head(
             "a body of a request that reads none",
             Read(200),
-            &format!("GET /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: {}", SECOND.len()),
+            &format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}", SECOND.len()),
         ),
         head(
             "a body of a HEAD",
             Read(200),
-            &format!("HEAD /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: {}", SECOND.len()),
+            &format!("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}", SECOND.len()),
         ),
         head(
             "a body that waits for no 100",
@@ -225,34 +226,38 @@ fn heads(with_length: &dyn Fn(&str) -> String) -> Vec<Shape> {
         head(
             "a target that names another host",
             Read(200),
-            "GET http://other/healthz HTTP/1.1\r\nHost: h\r\nConnection: close",
+            "GET http://127.0.0.1/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close",
         ),
-        head("a target with a space in it", Refused, "GET /healthz /v1/hidden HTTP/1.1\r\nHost: h"),
-        head("a target with a line feed in it", Refused, "GET /healthz\n/v1/hidden HTTP/1.1\r\nHost: h"),
-        head("a method that is none", Refused, "GE(T /healthz HTTP/1.1\r\nHost: h"),
-        head("no method", Refused, " /healthz HTTP/1.1\r\nHost: h"),
+        head("a target with a space in it", Refused, "GET /healthz /v1/hidden HTTP/1.1\r\nHost: localhost"),
+        head(
+            "a target with a line feed in it",
+            Refused,
+            "GET /healthz\n/v1/hidden HTTP/1.1\r\nHost: localhost",
+        ),
+        head("a method that is none", Refused, "GE(T /healthz HTTP/1.1\r\nHost: localhost"),
+        head("no method", Refused, " /healthz HTTP/1.1\r\nHost: localhost"),
         head("no version", Refused, "GET /healthz"),
-        head("version 1.2", Refused, "GET /healthz HTTP/1.2\r\nHost: h"),
-        head("version 2 in words", Refused, "GET /healthz HTTP/2.0\r\nHost: h"),
+        head("version 1.2", Refused, "GET /healthz HTTP/1.2\r\nHost: localhost"),
+        head("version 2 in words", Refused, "GET /healthz HTTP/2.0\r\nHost: localhost"),
         head(
             "a line without a colon",
             Refused,
-            "GET /healthz HTTP/1.1\r\nHost: h\r\nGET /v1/hidden HTTP/1.1",
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\nGET /v1/hidden HTTP/1.1",
         ),
-        head("a line that begins with a space", Refused, "GET /healthz HTTP/1.1\r\n Host: h"),
-        head("a name with a space in it", Refused, "GET /healthz HTTP/1.1\r\nHost: h\r\nX y: z"),
-        head("a name that is empty", Refused, "GET /healthz HTTP/1.1\r\nHost: h\r\n: z"),
-        head("NUL in a value", Refused, "GET /healthz HTTP/1.1\r\nHost: h\r\nX: y\0z"),
-        head("a line that a carriage return ends", Refused, "GET /healthz HTTP/1.1\r\nHost: h\rX: y"),
+        head("a line that begins with a space", Refused, "GET /healthz HTTP/1.1\r\n Host: localhost"),
+        head("a name with a space in it", Refused, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX y: z"),
+        head("a name that is empty", Refused, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n: z"),
+        head("NUL in a value", Refused, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: y\0z"),
+        head("a line that a carriage return ends", Refused, "GET /healthz HTTP/1.1\r\nHost: localhost\rX: y"),
         head(
             "an upgrade to HTTP/2",
             Read(200),
-            "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
         ),
         head(
             "an upgrade to a socket",
             Read(200),
-            "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, close\r\nUpgrade: websocket",
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket",
         ),
         head("a tunnel", Refused, "CONNECT h:80 HTTP/1.1\r\nHost: h:80"),
     ]
@@ -282,11 +287,11 @@ fn frames(fields: &[(&str, &str)], body: Option<&str>) -> Vec<u8> {
 
 /// HTTP/2, whose fields can hold what would be lines of HTTP/1 behind a proxy. A shape that is refused has no answer of 200.
 pub(crate) fn shapes_of_http2() -> Vec<Shape> {
-    let get = [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", "/healthz")];
+    let get = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/healthz")];
     let post = [
         (":method", "POST"),
         (":scheme", "http"),
-        (":authority", "h"),
+        (":authority", "localhost"),
         (":path", "/v1/scopes/main/lookup"),
         ("content-type", "application/json"),
     ];
@@ -302,10 +307,16 @@ pub(crate) fn shapes_of_http2() -> Vec<Shape> {
     };
     vec![
         shape("HTTP/2 as it should be", Read(200), frames(&get, None)),
-        but("a path with a second request", (":path", "/healthz HTTP/1.1\r\nHost: h\r\n\r\nGET /v1/hidden")),
+        but(
+            "a path with a second request",
+            (":path", "/healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/hidden"),
+        ),
         but("a path with a space", (":path", "/healthz /v1/hidden")),
         but("a path that is empty", (":path", "")),
-        but("a method with a second request", (":method", "GET /v1/hidden HTTP/1.1\r\nHost: h\r\n\r\nGET")),
+        but(
+            "a method with a second request",
+            (":method", "GET /v1/hidden HTTP/1.1\r\nHost: localhost\r\n\r\nGET"),
+        ),
         but("a method of lines", (":method", "GET\r\n")),
         but("an authority with a line", (":authority", "h\r\nTransfer-Encoding: chunked")),
         plus("a value with a line", ("x", "y\r\nTransfer-Encoding: chunked")),

@@ -127,9 +127,10 @@ async fn it_speaks_what_was_agreed_on_at_either_version() {
 #[tokio::test]
 async fn what_was_agreed_on_is_what_is_read() {
     let secure = Secure::start().await;
-    for (agreed, said) in
-        [("h2", "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"), ("http/1.1", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")]
-    {
+    for (agreed, said) in [
+        ("h2", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        ("http/1.1", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    ] {
         let mut stream = secure.connect(secure.authority.client(&[agreed])).await;
         stream.write_all(said.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -142,7 +143,7 @@ async fn what_was_agreed_on_is_what_is_read() {
 async fn the_end_is_told_so_that_nobody_can_cut_an_answer_short() {
     let secure = Secure::start().await;
     let mut stream = secure.connect(secure.authority.client(&["http/1.1"])).await;
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     // rustls fails this at an end of the socket without close_notify.
     within(stream.read_to_string(&mut answer)).await.unwrap();
@@ -154,7 +155,7 @@ async fn an_answer_can_be_read_by_who_still_sends() {
     let secure = Secure::with(|config| config.max_blob = pcmcache_server::config::ByteSize(10), None).await;
     let mut stream = secure.connect(secure.authority.client(&["http/1.1"])).await;
     let path = format!("/v1/scopes/main/blobs/{}", Digest::of("x"));
-    let head = format!("PUT {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n");
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let _ = stream.write_all(&vec![b'x'; 1_000_000]).await;
     let mut answer = String::new();
@@ -165,7 +166,7 @@ async fn an_answer_can_be_read_by_who_still_sends() {
 #[tokio::test]
 async fn plain_http_is_told_in_plain_http() {
     let secure = Secure::start().await;
-    for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "post"] {
+    for request in ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "post"] {
         let answer = secure.served.raw(request.as_bytes(), false).await;
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
     }
@@ -185,7 +186,7 @@ async fn who_never_finishes_the_handshake_is_cut() {
         assert!(waited > Duration::from_millis(350) && waited < Duration::from_secs(5), "{waited:?}");
     }
     let mut sender = secure.h1().await;
-    let metrics = Request::get("/metrics").header("host", "h").body(Full::default()).unwrap();
+    let metrics = Request::get("/metrics").header("host", "localhost").body(Full::default()).unwrap();
     let answer = within(sender.send_request(metrics)).await.unwrap();
     let text = within(answer.into_body().collect()).await.unwrap().to_bytes();
     assert!(String::from_utf8_lossy(&text).contains("pcmcache_connections_cut_total 3\n"), "{text:?}");
@@ -206,7 +207,8 @@ async fn a_holder_that_vanishes_is_noticed_at_once() {
     let claim = Digest::of("1").to_string();
     let mut holder = secure.connect(secure.authority.client(&["http/1.1"])).await;
     let body = serde_json::json!({ "claim": claim, "request_id": "holder", "hold": true }).to_string();
-    let head = "POST /v1/scopes/main/acquire HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n";
+    let head =
+        "POST /v1/scopes/main/acquire HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
     holder.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
@@ -244,7 +246,9 @@ async fn only_clients_of_the_authority_are_let_in() {
         let told = async {
             // At TLS 1.3 a client is done before the server looked at its certificate.
             let mut stream = connect(secure.served.addr, config).await?;
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await?;
+            stream
+                .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .await?;
             let mut answer = String::new();
             within(stream.read_to_string(&mut answer)).await.map(|_| answer)
         };
