@@ -150,8 +150,11 @@ const OPERATION: &str = "back the store up";
 fn finish(rows: &ReadTransaction, files: &Files, backup: &Backup) -> io::Result<BackedUp> {
     let taken = take_blobs(rows, files, backup)?;
     syncfs(fs_err::File::open(&backup.directory)?.file())?;
-    failpoint!("backup.linked");
-    journal::write_whole(&backup.directory.join(ROWS), |to| journal::dump(rows, to).map_err(into_io))?;
+    journal::write_whole(&backup.directory.join(ROWS), |to| {
+        journal::dump(rows, to).map_err(into_io)?;
+        failpoint!("backup.dumped");
+        Ok(())
+    })?;
     failpoint!("backup.written");
     prune(&backup.directory, &taken.all)?;
     fs_err::remove_file(backup.directory.join(UNFINISHED))?;
