@@ -77,7 +77,8 @@ fn no_damaged_blob_of_the_server_reaches_a_compiler() {
     let scratch = Scratch::new("damage-server");
     let program = Modules::write(scratch.dir("source"), 4, 3);
     let right = program.right_outputs(&scratch);
-    let server = Server::start(&scratch);
+    let mut server = Server::start(&scratch);
+    server.is_damaged_on_purpose();
     let build = |name: String| {
         let machine = Machine::new(&scratch, &name).remote(&server.url());
         program.build(&machine);
@@ -108,7 +109,8 @@ fn each_damaged_blob_of_the_server_costs_one_compile_at_most() {
     let scratch = Scratch::new("damage-server-each");
     let unit = Unit::write(&scratch, "unit", 7, Weight::Headers);
     let right = unit.right_outputs(&scratch);
-    let server = Server::start(&scratch);
+    let mut server = Server::start(&scratch);
+    server.is_damaged_on_purpose();
     let blobs = server.data().join("blobs");
     let mut builds = 0;
     let mut build = || {

@@ -1,4 +1,7 @@
 //! A server that a test starts, kills and starts again on the same port and the same data.
+//!
+//! However it ended, its store is compared with its index afterwards, all bytes of it: what a test did to a server on its
+//! way to something else must have left nothing half done.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,13 +17,38 @@ use crate::{Scratch, http, tool};
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    data: PathBuf,
-    mark: String,
     url: String,
     arguments: Vec<String>,
     process: Process,
     /// What the processes before this one wrote to their standard error.
     past: String,
+    /// Goes after the process.
+    store: Store,
+}
+
+/// Its data directory, which is sound in the end.
+#[derive(Debug)]
+struct Store {
+    data: PathBuf,
+    mark: String,
+    is_damaged: bool,
+}
+
+impl Store {
+    /// Runs the server's program on the directory.
+    fn run(&self, words: &[&str]) -> Finished {
+        let mut command = Command::new(tool::server());
+        command.env_clear().env(MARK, &self.mark).arg("--data-dir").arg(&self.data).args(words);
+        Process::start(command).finish()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if !self.is_damaged && !std::thread::panicking() {
+            self.run(&["check", "--full"]).ok();
+        }
+    }
 }
 
 impl Server {
@@ -41,9 +69,10 @@ impl Server {
 
     fn start_all(scratch: &Scratch, arguments: Vec<String>, failpoint: Option<&str>) -> Self {
         let (data, mark) = (scratch.path().join("server"), format!("{}#server", scratch.path().display()));
-        let process = run(&data, &mark, "127.0.0.1:0", &arguments, failpoint);
+        let store = Store { data, mark, is_damaged: false };
+        let process = run(&store, "127.0.0.1:0", &arguments, failpoint);
         let url = listening(&process);
-        Self { data, mark, url, arguments, process, past: String::new() }
+        Self { url, arguments, process, past: String::new(), store }
     }
 
     /// Where it listens.
@@ -59,14 +88,17 @@ impl Server {
 
     /// Its data directory.
     pub fn data(&self) -> &Path {
-        &self.data
+        &self.store.data
+    }
+
+    /// The test damages the store itself: it need not be sound in the end.
+    pub fn is_damaged_on_purpose(&mut self) {
+        self.store.is_damaged = true;
     }
 
     /// Runs `pcmcache-server token` with these words on its data directory.
     pub fn token(&self, words: &[&str]) -> Finished {
-        let mut command = Command::new(tool::server());
-        command.env_clear().env(MARK, &self.mark).arg("--data-dir").arg(&self.data).arg("token").args(words);
-        Process::start(command).finish()
+        self.store.run(&[&["token"], words].concat())
     }
 
     /// A token of this name with these rights. From the first one on the server asks for one.
@@ -96,7 +128,7 @@ impl Server {
     pub fn restart(&mut self) {
         assert!(self.process.ended(), "the server still runs");
         self.past = self.log();
-        self.process = run(&self.data, &self.mark, &self.address().to_string(), &self.arguments, None);
+        self.process = run(&self.store, &self.address().to_string(), &self.arguments, None);
         assert_eq!(listening(&self.process), self.url);
     }
 
@@ -123,9 +155,10 @@ impl Server {
     }
 }
 
-fn run(data: &Path, mark: &str, listen: &str, arguments: &[String], failpoint: Option<&str>) -> Process {
+fn run(store: &Store, listen: &str, arguments: &[String], failpoint: Option<&str>) -> Process {
     let mut command = Command::new(tool::server());
-    command.env_clear().env(MARK, mark).args(["--listen", listen, "--data-dir"]).arg(data).args(arguments);
+    command.env_clear().env(MARK, &store.mark).args(["--listen", listen, "--data-dir"]).arg(&store.data);
+    command.args(arguments);
     if let Some(failpoint) = failpoint {
         command.env("PCMCACHE_FAILPOINT", failpoint);
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use pcmcache_server::clock::SystemClock;
+use pcmcache_server::embedded::Embedded;
 use pcmcache_server::{Config, Server};
 use pcmcache_shared::api::problem::{Code, Problem};
 use serde_json::{Value, json};
@@ -90,9 +93,13 @@ impl Served {
         let _ = self.stop.take().unwrap().send(());
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and compares what it left behind with its index.
     pub(crate) async fn ended(&mut self) {
         tokio::time::timeout(PATIENCE, &mut self.task).await.unwrap().unwrap();
+        let (directory, clock) = (self.dir.0.clone(), Arc::new(SystemClock::new()));
+        let open = move || Embedded::open(&directory, clock).unwrap();
+        let checked = tokio::task::spawn_blocking(open).await.unwrap().check(true).await.unwrap();
+        assert_eq!(checked.found, 0, "{:#?}", checked.findings);
     }
 
     /// One request over HTTP/1.1 on its own connection.
