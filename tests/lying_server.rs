@@ -69,6 +69,7 @@ impl Stage {
         let machine = Machine::new(&self.scratch, &name)
             .remote(&liar.url())
             .with("PCMCACHE_TOKEN", truth::TOKEN)
+            .with("PCMCACHE_TIMEOUT", "3")
             .with("PCMCACHE_WAIT", "3");
         let machine = match pinned {
             true => machine.with("PCMCACHE_TRUSTED_KEYS", self.truth.key().public().to_string()),

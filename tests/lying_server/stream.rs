@@ -238,6 +238,8 @@ pub(super) const LIES: &[Lie] = &[
                 peer.line(&granted(request, 1));
                 peer.hang();
             } else {
+                // However quick the compile was, there is a renewal before the lease ends.
+                std::thread::sleep(Duration::from_millis(500));
                 polite(request, peer);
             }
             false

@@ -51,6 +51,8 @@ impl Machine {
             .with(MARK, mark)
             .with("PCMCACHE_DIR", home.join("cache"))
             .with("PCMCACHE_LOG", home.join("log"))
+            // A server that is slow because all tests run beside it is not what they are about.
+            .with("PCMCACHE_TIMEOUT", "5")
     }
 
     /// With this variable.
