@@ -7,7 +7,7 @@ use std::process::Command;
 use pcmcache_tests::{Process, Scratch, tool};
 
 /// What a user may set, and what the project's own design says of it.
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 17] = [
     "PCMCACHE_DIR",
     "PCMCACHE_REMOTE",
     "PCMCACHE_TOKEN",
@@ -21,6 +21,7 @@ const VARIABLES: [&str; 16] = [
     "PCMCACHE_MODE",
     "PCMCACHE_WAIT",
     "PCMCACHE_TIMEOUT",
+    "PCMCACHE_JOBS",
     "PCMCACHE_MAX_SIZE",
     "PCMCACHE_LOG",
     "PCMCACHE_STATS_LOG",

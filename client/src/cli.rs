@@ -50,6 +50,9 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
                     off         only run the compiler
   PCMCACHE_WAIT     longest wait for someone else's build of the same thing, in seconds  [300]
   PCMCACHE_TIMEOUT  how long the server may take to begin an answer, in seconds          [1]
+  PCMCACHE_JOBS     compilers that run at once under the launchers of one cache directory; a build may
+                    start more (ninja -j): who waits for another machine uses no core. 0 or off: no limit
+                                                                       [the cores that it may use]
   PCMCACHE_BASE_DIRS  directories, with colons between them, below which checkouts in other
                     places share results                               [none]
   PCMCACHE_MAX_SIZE bound of the local store, like 500M, 10G, 5GiB; 0: none              [10GiB]

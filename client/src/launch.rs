@@ -104,16 +104,17 @@ fn story(session: &mut Session, program: &std::path::Path, args: &[OsString]) ->
         return Ok(session.local_hit(&task));
     }
 
-    let lease = match session.ask(&mut task)? {
+    let (lease, slot) = match session.ask(&mut task)? {
         Turn::Found(hit) if session.inputs.still_as_seen() && session.restore(&task, &hit)? => {
             return Ok(session.remote_hit(&task));
         }
-        Turn::Found(_) => None,
-        Turn::Build(lease) => lease,
+        Turn::Found(_) => (None, None),
+        Turn::Lead(lease, slot) => (Some(lease), Some(slot)),
+        Turn::Alone(slot) => (None, slot),
     };
     failpoint!("launch.granted");
 
-    let built = session.build(&task)?;
+    let built = session.build_in(slot, &task)?;
     if !built.succeeded() {
         return session.fail(&task, &built, lease, lock);
     }

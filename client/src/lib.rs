@@ -21,6 +21,7 @@ pub mod search;
 pub mod settings;
 pub mod signing;
 pub mod size;
+pub mod slots;
 pub mod stage;
 
 use std::process::ExitCode;

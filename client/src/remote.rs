@@ -146,20 +146,22 @@ impl Remote {
     }
 
     /// Looks, and if nothing is there, gets the right to build it or waits for who has: as long as the request
-    /// says, or less where the build's cost is known. A server that restarts meanwhile is waited for.
+    /// says, or less where the build's cost is known. A server that restarts meanwhile is waited for. `busy` is told as
+    /// often as someone else is seen building it.
     ///
     /// # Errors
     /// Any but [`RemoteError::Gone`] and [`RemoteError::Local`].
     pub fn acquire(
         &self,
         request: &AcquireRequest,
+        busy: &mut (dyn FnMut() + Send),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Answer, RemoteError> {
         let mut request = request.clone();
         if request.holder.is_empty() {
             request.holder.clone_from(&self.holder);
         }
-        let heard = self.engine.run(interrupted, acquire::acquire(&self.server, &request))?;
+        let heard = self.engine.run(interrupted, acquire::acquire(&self.server, &request, busy))?;
         let acquired = match heard.verdict {
             acquire::Verdict::Hit(hit) => Acquired::Hit(hit),
             acquire::Verdict::Sets(sets) => Acquired::Sets(sets),

@@ -12,6 +12,7 @@ use pcmcache_shared::Scope;
 use crate::bases::Bases;
 use crate::signing::TrustedKeys;
 use crate::size::ByteSize;
+use crate::slots;
 
 /// Which parts of the cache take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct Settings {
     pub wait: Duration,
     /// How long the server may take to accept and to begin an answer.
     pub timeout: Duration,
+    /// How many compilers run at once under the launchers of the cache directory; none: there is no limit.
+    pub jobs: Option<usize>,
     /// The bound of the local store; none if it is 0.
     pub max_size: Option<ByteSize>,
     /// Where to log; nowhere if not set.
@@ -106,7 +109,7 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "dir",
     "remote",
     "token",
@@ -120,6 +123,7 @@ pub const NAMES: [&str; 17] = [
     "mode",
     "wait",
     "timeout",
+    "jobs",
     "max_size",
     "log",
     "stats_log",
@@ -175,6 +179,7 @@ impl Settings {
                 .unwrap_or(Mode::ReadWrite),
             wait: reader.take("wait", positive_seconds).unwrap_or(Duration::from_secs(300)),
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
+            jobs: reader.take("jobs", jobs).unwrap_or_else(cores),
             max_size: Some(reader.take("max_size", size).unwrap_or(MAX_SIZE)).filter(|size| size.0 > 0),
             log: reader.take("log", path),
             stats_log: reader.take("stats_log", path),
@@ -195,6 +200,21 @@ impl Settings {
         }
         self
     }
+}
+
+/// How many compilers run at once, as people write it.
+fn jobs(text: &str) -> Result<Option<usize>, &'static str> {
+    match text.parse() {
+        _ if text == "off" => Ok(None),
+        Ok(0) => Ok(None),
+        Ok(count @ 1..=slots::MOST) => Ok(Some(count)),
+        Ok(_) | Err(_) => Err("must be a number of compilers, 1 to 1024; 0 or off: no limit"),
+    }
+}
+
+/// As many as this process may use.
+fn cores() -> Option<usize> {
+    std::thread::available_parallelism().ok().map(|cores| cores.get().min(slots::MOST))
 }
 
 fn directory(value: Option<OsString>) -> Option<PathBuf> {
@@ -343,6 +363,19 @@ mod tests {
         let read = settings(&[("XDG_CONFIG_HOME", dir.to_str().unwrap())]);
         fs_err::remove_dir_all(&dir).unwrap();
         assert_eq!(read.trusted_keys.unwrap().spelled(), [key.to_owned(), format!("main:{key}")]);
+    }
+
+    #[test]
+    fn the_limit_of_compilers_is_a_number_or_off() {
+        let jobs = |value: &str| settings(&[("PCMCACHE_JOBS", value)]);
+        let default = settings(&[]).jobs;
+        assert!(default.is_some());
+        for (value, right) in [("1", Some(1)), ("1024", Some(1024)), ("0", None), ("off", None)] {
+            assert_eq!((jobs(value).jobs, jobs(value).faults.len()), (right, 0), "{value}");
+        }
+        for bad in ["-1", "1025", "two", "1.5"] {
+            assert_eq!((jobs(bad).jobs, jobs(bad).faults.len()), (default, 1), "{bad}");
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ fn value(settings: &Settings, name: &str) -> String {
         "mode" => Some(settings.mode.word().to_owned()),
         "wait" => Some(format!("{} s", settings.wait.as_secs_f64())),
         "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
+        "jobs" => settings.jobs.map(|jobs| jobs.to_string()),
         "max_size" => settings.max_size.map(|size| size.to_string()),
         "log" => path(&settings.log),
         "stats_log" => path(&settings.stats_log),

@@ -138,7 +138,7 @@ fn may_build(settings: &Settings, remote: &Remote, url: &str) -> Finding {
         wait_ms: 0,
         hold: true,
     };
-    match remote.acquire(&request, &|| false).map(|answer| answer.acquired) {
+    match remote.acquire(&request, &mut || {}, &|| false).map(|answer| answer.acquired) {
         Ok(Acquired::Granted(lease)) => {
             lease.release(ReleaseReason::Abandoned);
             Finding::ok(WHAT, format!("{url} answers, and grants leases in the scope {}", settings.scope))

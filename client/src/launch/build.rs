@@ -14,6 +14,7 @@ use crate::invocation::{Bypass, Family};
 use crate::local::lock::Lock;
 use crate::os::{self, Moment};
 use crate::remote::Lease;
+use crate::slots::Slot;
 use crate::stage;
 
 /// A compiler that ran, and what it left in its stages.
@@ -31,6 +32,18 @@ impl Built {
 }
 
 impl Session {
+    /// Runs the compiler in this slot, or in one that it waits for.
+    pub(super) fn build_in(&mut self, slot: Option<Slot>, task: &Task) -> Result<Built, Stop> {
+        let slot = match slot {
+            Some(slot) => Some(slot),
+            None => self.wait_for_slot(self.settings.wait)?,
+        };
+        let built = self.build(task);
+        // What is left to do takes no compiler.
+        drop(slot);
+        built
+    }
+
     /// Runs the compiler into stages of its own.
     pub(super) fn build(&mut self, task: &Task) -> Result<Built, Stop> {
         let plan = Plan::new(&task.invocation)

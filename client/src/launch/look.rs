@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use pcmcache_shared::api::KeyedResult;
-use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest};
 use pcmcache_shared::recipe::{Learnt, Unit};
 use pcmcache_shared::{ActionKey, Digest, IncludeSet, Output, Recipe};
 
@@ -125,9 +124,10 @@ impl Session {
         }
         for _ in 0..super::turn::MAX_QUESTIONS {
             let Some(remote) = &self.remote else { return Server::NotAsked };
-            let question =
-                AcquireRequest { mode: AcquireMode::Watch, wait_ms: 0, hold: false, ..self.question(task) };
-            let sets = match remote.acquire(&question, &|| false).map(|answer| answer.acquired) {
+            let sets = match remote
+                .acquire(&self.glance(task), &mut || {}, &|| false)
+                .map(|answer| answer.acquired)
+            {
                 Ok(Acquired::Hit(keyed)) => return self.judge(&keyed),
                 Ok(Acquired::Sets(sets)) => sets,
                 Ok(Acquired::Granted(_) | Acquired::Alone(_) | Acquired::WaitOver) => return Server::Miss,

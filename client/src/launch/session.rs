@@ -25,6 +25,7 @@ use crate::local::trim::start_trimmer;
 use crate::os::{self, Moment};
 use crate::remote::Remote;
 use crate::settings::{Mode, Settings};
+use crate::slots::Slots;
 use crate::stage;
 
 /// What one launch has at hand.
@@ -37,6 +38,8 @@ pub(super) struct Session {
     /// The arguments behind the compiler's name, as they were given.
     pub(super) args: Vec<OsString>,
     pub(super) remote: Option<Remote>,
+    /// The slots of this host's compilers.
+    pub(super) slots: Slots,
     /// Whether what is made may be published, as far as is known.
     pub(super) may_write: bool,
     /// The server that the result was fetched from which was found here.
@@ -105,8 +108,22 @@ impl Session {
         let inputs = Inputs::new(Memo::new(store.clone()), cwd);
         let interrupt = Interrupt::listen();
         let may_write = settings.mode == Mode::ReadWrite;
+        let slots = Slots::new(store.as_ref().map(Store::root), settings.jobs, settings.wait);
         let (args, remote, used_of) = (Vec::new(), None, None);
-        Self { settings, store, inputs, counts, interrupt, args, remote, may_write, used_of, began, notes }
+        Self {
+            settings,
+            store,
+            inputs,
+            counts,
+            interrupt,
+            args,
+            remote,
+            slots,
+            may_write,
+            used_of,
+            began,
+            notes,
+        }
     }
 
     /// Finds out what the invocation's unit is.

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, KnownSet};
+use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, AloneReason, KnownSet};
 use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
 use pcmcache_shared::recipe::Learnt;
 use pcmcache_shared::staged::Durability;
-use pcmcache_shared::{ActionKey, IncludeSet, Recipe, Role, Scope, recipe};
+use pcmcache_shared::{ActionKey, IncludeSet, Recipe, ReleaseReason, Role, Scope, recipe};
 
 use super::Stop;
 use super::session::{Hit, Known, Session, Task};
@@ -18,28 +19,58 @@ use crate::local::history::{Command, Near};
 use crate::local::origin::{Fetched, Kept, Origin, ServerId, ServerNotes};
 use crate::os;
 use crate::remote::{Acquired, Lease, RemoteError};
+use crate::slots::Slot;
 
 /// What to do after the server was asked, or could not be.
 pub(super) enum Turn {
     /// The result is in the local store now.
     Found(Hit),
-    /// Compile; with a lease where the server gave one.
-    Build(Option<Lease>),
+    /// Compile: nobody else of those who ask does.
+    Lead(Lease, Slot),
+    /// Compile without a lease, once there is a slot.
+    Alone(Option<Slot>),
 }
 
-/// Each answer that teaches include sets leads to one more question; a server that always has more is not believed.
+/// Each answer that teaches include sets leads to one more question, and so does each wait for somebody else; a server that
+/// always has more is not believed.
 pub(super) const MAX_QUESTIONS: u32 = 4;
+
+/// Who waits for a slot looks so often whether another machine has made it meanwhile: less and less.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Session {
     /// Asks the server. A fault of it, of whatever kind, ends in compiling without a lease.
+    ///
+    /// Nobody waits while holding a lease or a slot. Who has a slot asks for the lease, and gives the slot back as soon as
+    /// someone else is seen building. Who has none only looks what there is, until a slot is free: machines whose slots are
+    /// taken leave the lease to those that could use it. What is granted after a wait needs a slot anew, and is given
+    /// back to the next who waits if none is free at that moment.
     pub(super) fn ask(&mut self, task: &mut Task) -> Result<Turn, Stop> {
         if !task.shareable || !self.connect() {
-            return Ok(Turn::Build(None));
+            return Ok(Turn::Alone(None));
         }
+        let (mut slot, mut is_built, mut pause) = (None, false, FIRST_LOOK);
         for _ in 0..MAX_QUESTIONS {
-            match self.ask_once(task) {
+            let asked = loop {
+                if self.may_write && !is_built && slot.is_none() {
+                    slot = self.slots.try_take();
+                }
+                let glances = self.may_write && !is_built && slot.is_none();
+                match self.ask_once(task, glances, &mut slot) {
+                    Ok(Next::WaitForIt) => is_built = true,
+                    // Again and again, until the wait for a slot is over.
+                    Ok(Next::TakeSlot) => {
+                        slot = self.wait_for_slot(pause)?;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                    asked => break asked,
+                }
+            };
+            is_built = false;
+            match asked {
                 Ok(Next::Do(turn)) => return Ok(turn),
-                Ok(Next::AskAgain) => {}
+                Ok(Next::AskAgain | Next::WaitForIt | Next::TakeSlot) => {}
                 Err(error) if error.is_read_only() && self.may_write => {
                     self.may_write = false;
                     self.remote_fault(&error);
@@ -47,27 +78,57 @@ impl Session {
                 Err(RemoteError::Interrupted) => return Err(self.interrupted()),
                 Err(error) => {
                     self.remote_fault(&error);
-                    return Ok(Turn::Build(None));
+                    break;
                 }
             }
         }
-        Ok(Turn::Build(None))
+        Ok(Turn::Alone(slot))
     }
 
-    fn ask_once(&mut self, task: &mut Task) -> Result<Next, RemoteError> {
+    /// Asks for the lease, or as one who only `glances`.
+    fn ask_once(
+        &mut self,
+        task: &mut Task,
+        glances: bool,
+        slot: &mut Option<Slot>,
+    ) -> Result<Next, RemoteError> {
         let interrupt = self.interrupt.clone();
-        let Some(remote) = &self.remote else { return Ok(Next::Do(Turn::Build(None))) };
-        let answer = remote.acquire(&self.question(task), &|| interrupt.came())?;
+        let Some(remote) = &self.remote else { return Ok(Next::Do(Turn::Alone(slot.take()))) };
+        let question = if glances { self.glance(task) } else { self.question(task) };
+        let answer = remote.acquire(&question, &mut || drop(slot.take()), &|| interrupt.came())?;
         if answer.waited {
             self.counts.waits = 1;
         }
         let Some(notes) = self.catch_up(&scopes_of(&answer.acquired))? else { return Ok(Next::AskAgain) };
         match answer.acquired {
-            Acquired::Hit(keyed) => self.take(task, *keyed, &notes).map(|hit| Next::Do(Turn::Found(hit))),
-            Acquired::Sets(sets) => self.learn_sets(task, sets, &notes),
-            Acquired::Granted(lease) => Ok(Next::Do(Turn::Build(Some(lease)))),
-            Acquired::Alone(_) | Acquired::WaitOver => Ok(Next::Do(Turn::Build(None))),
+            Acquired::Hit(keyed) => {
+                drop(slot.take());
+                self.take(task, *keyed, &notes).map(|hit| Next::Do(Turn::Found(hit)))
+            }
+            Acquired::Sets(sets) => self.learn_sets(task, sets, &notes, slot),
+            Acquired::Granted(lease) => match slot.take().or_else(|| self.slots.try_take()) {
+                Some(slot) => Ok(Next::Do(Turn::Lead(lease, slot))),
+                None => {
+                    lease.release(ReleaseReason::Abandoned);
+                    Ok(Next::AskAgain)
+                }
+            },
+            Acquired::Alone(AloneReason::Nobody) if glances => Ok(Next::TakeSlot),
+            Acquired::WaitOver if glances => Ok(Next::WaitForIt),
+            Acquired::Alone(_) | Acquired::WaitOver => Ok(Next::Do(Turn::Alone(slot.take()))),
         }
+    }
+
+    /// Waits for a slot, at most this long; where that was long enough for one launch, it goes on as if it had one.
+    pub(super) fn wait_for_slot(&mut self, at_most: Duration) -> Result<Option<Slot>, Stop> {
+        let interrupt = &self.interrupt;
+        let slot = self.slots.wait(at_most, &|| interrupt.came());
+        if interrupt.came() { Err(self.interrupted()) } else { Ok(slot) }
+    }
+
+    /// The question of one who would not build now: that grants no lease.
+    pub(super) fn glance(&self, task: &Task) -> AcquireRequest {
+        AcquireRequest { mode: AcquireMode::Watch, wait_ms: 0, hold: false, ..self.question(task) }
     }
 
     pub(super) fn question(&self, task: &Task) -> AcquireRequest {
@@ -75,6 +136,9 @@ impl Session {
             set: known.set.digest(),
             action: known.recipe.as_ref().map(Recipe::action_key),
         };
+        // A watcher compiles whatever the answer is: unlike who waits for nothing at all, it does not only glance.
+        let shortest = Duration::from_millis(u64::from(!self.may_write));
+        let wait = self.settings.wait.min(limits::MAX_WAIT).max(shortest);
         AcquireRequest {
             claim: task.claim(),
             unit: Some(task.unit.key()),
@@ -83,7 +147,7 @@ impl Session {
             holder: String::new(),
             subject: recipe::subject(task.unit.text()).unwrap_or_default(),
             mode: if self.may_write { AcquireMode::Build } else { AcquireMode::Watch },
-            wait_ms: u64::try_from(self.settings.wait.min(limits::MAX_WAIT).as_millis()).unwrap_or(u64::MAX),
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             hold: true,
         }
     }
@@ -95,6 +159,7 @@ impl Session {
         task: &mut Task,
         sets: Vec<OfferedSet>,
         notes: &ServerNotes,
+        slot: &mut Option<Slot>,
     ) -> Result<Next, RemoteError> {
         let mut offered = Vec::new();
         let mut learnt = Vec::new();
@@ -108,7 +173,7 @@ impl Session {
             offered.extend(sent.results);
         }
         if learnt.is_empty() {
-            return Ok(Next::Do(Turn::Build(None)));
+            return Ok(Next::Do(Turn::Alone(slot.take())));
         }
         // The server's are the newer ones: all who ask it compete for the claim of its newest.
         learnt.append(&mut task.known);
@@ -118,7 +183,10 @@ impl Session {
             task.known.iter().any(|k| k.recipe.as_ref().is_some_and(|recipe| recipe.action_key() == action))
         };
         match offered.into_iter().find(|keyed| is_ours(keyed.action)) {
-            Some(keyed) => self.take(task, keyed, notes).map(|hit| Next::Do(Turn::Found(hit))),
+            Some(keyed) => {
+                drop(slot.take());
+                self.take(task, keyed, notes).map(|hit| Next::Do(Turn::Found(hit)))
+            }
             None => Ok(Next::AskAgain),
         }
     }
@@ -235,9 +303,14 @@ pub(super) fn embedded(task: &Task, set: &IncludeSet) -> Embedded {
     Embedded { imports, headers: headers.map(Path::to_owned).collect() }
 }
 
+/// What comes of one question.
 enum Next {
     Do(Turn),
     AskAgain,
+    /// Somebody builds it; so wait for that.
+    WaitForIt,
+    /// Nobody builds it; so wait for a slot, and look again.
+    TakeSlot,
 }
 
 pub(super) fn damaged(what: &dyn std::fmt::Display) -> RemoteError {

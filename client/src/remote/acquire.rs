@@ -57,10 +57,14 @@ pub(super) struct Grant {
 }
 
 /// Asks, and waits as long as that makes sense.
-pub(super) async fn acquire(server: &Server, request: &AcquireRequest) -> Result<Heard, RemoteError> {
+pub(super) async fn acquire(
+    server: &Server,
+    request: &AcquireRequest,
+    busy: &mut (dyn FnMut() + Send),
+) -> Result<Heard, RemoteError> {
     let mut wait = Wait::new(server.deadlines, request.wait_ms);
     loop {
-        let error = match ask(server, request, &mut wait).await {
+        let error = match ask(server, request, &mut wait, busy).await {
             Ok(verdict) => return Ok(Heard { verdict, waited: wait.began }),
             Err(error) => error,
         };
@@ -72,7 +76,12 @@ pub(super) async fn acquire(server: &Server, request: &AcquireRequest) -> Result
 }
 
 /// One request, followed to its last line or until the wait is over.
-async fn ask(server: &Server, request: &AcquireRequest, wait: &mut Wait) -> Result<Verdict, RemoteError> {
+async fn ask(
+    server: &Server,
+    request: &AcquireRequest,
+    wait: &mut Wait,
+    busy: &mut (dyn FnMut() + Send),
+) -> Result<Verdict, RemoteError> {
     let first = server.deadlines.first;
     let mut by = Instant::now() + first;
     let body = AcquireRequest { wait_ms: wait.left_ms(), ..request.clone() };
@@ -91,10 +100,13 @@ async fn ask(server: &Server, request: &AcquireRequest, wait: &mut Wait) -> Resu
             Err(error) => return Err(error),
         };
         match line {
-            AcquireLine::Busy { expected_ms, .. } => match wait.go_on(expected_ms) {
-                Some(next) => by = next,
-                None => return Ok(Verdict::WaitOver),
-            },
+            AcquireLine::Busy { expected_ms, .. } => {
+                busy();
+                match wait.go_on(expected_ms) {
+                    Some(next) => by = next,
+                    None => return Ok(Verdict::WaitOver),
+                }
+            }
             AcquireLine::Hit(hit) => {
                 return verified_hit(request, hit).map(|hit| Verdict::Hit(Box::new(hit)));
             }
@@ -233,7 +245,7 @@ mod tests {
 
     /// What a client that waits this long makes of this server.
     fn asked(fake: &Fake, wait_ms: u64) -> Result<super::super::Answer, RemoteError> {
-        fake.remote().acquire(&request(wait_ms), &never)
+        fake.remote().acquire(&request(wait_ms), &mut || {}, &never)
     }
 
     fn hit(action: ActionKey) -> KeyedResult {
@@ -261,7 +273,7 @@ mod tests {
     fn nobody_there_is_unreachable() {
         let address = Fake::start(|_, _| {}).kill();
         let remote = Remote::with_deadlines(settings(address), short()).unwrap();
-        let error = remote.acquire(&request(60_000), &never).unwrap_err();
+        let error = remote.acquire(&request(60_000), &mut || {}, &never).unwrap_err();
         assert!(error.trips_breaker() && !error.is_silence(), "{error}");
         assert!(!remote.probe());
     }
@@ -427,7 +439,7 @@ mod tests {
         });
         let remote = first.remote();
         let answer = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| remote.acquire(&request(60_000), &never));
+            let waiting = scope.spawn(|| remote.acquire(&request(60_000), &mut || {}, &never));
             super::super::fake::eventually("the request", || !first.seen("POST").is_empty());
             std::thread::sleep(Duration::from_millis(150));
             let seen = first.seen("POST");
@@ -456,7 +468,7 @@ mod tests {
         });
         let remote = fake.remote();
         let error = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| remote.acquire(&request(60_000), &never));
+            let waiting = scope.spawn(|| remote.acquire(&request(60_000), &mut || {}, &never));
             super::super::fake::eventually("the request", || !fake.seen("POST").is_empty());
             std::thread::sleep(Duration::from_millis(150));
             fake.kill();
@@ -510,7 +522,8 @@ mod tests {
         });
         let (remote, stop) = (fake.remote(), AtomicBool::new(false));
         let error = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| remote.acquire(&request(60_000), &|| stop.load(Ordering::SeqCst)));
+            let waiting =
+                scope.spawn(|| remote.acquire(&request(60_000), &mut || {}, &|| stop.load(Ordering::SeqCst)));
             super::super::fake::eventually("the request", || !fake.seen("POST").is_empty());
             stop.store(true, Ordering::SeqCst);
             waiting.join().unwrap().unwrap_err()

@@ -192,7 +192,7 @@ impl Keeper {
             return;
         }
         self.next_hold = Instant::now() + self.held.server.deadlines.renew_every;
-        let Ok(heard) = acquire(&self.held.server, request).await else { return };
+        let Ok(heard) = acquire(&self.held.server, request, &mut || {}).await else { return };
         if let Verdict::Granted(grant) = heard.verdict
             && grant.hold == self.held.hold
         {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn lease(remote: &Remote) -> Lease {
-        let answer = remote.acquire(&request(0), &never).unwrap();
+        let answer = remote.acquire(&request(0), &mut || {}, &never).unwrap();
         let Acquired::Granted(lease) = answer.acquired else { panic!("{answer:?}") };
         lease
     }

@@ -322,7 +322,7 @@ mod tests {
                 assert!(matches!(error, RemoteError::Refused { status: by, .. } if by == status), "{error}");
             };
             refused(remote.date().unwrap_err());
-            refused(remote.acquire(&request(0), &never).unwrap_err());
+            refused(remote.acquire(&request(0), &mut || {}, &never).unwrap_err());
             refused(remote.fetch(Digest::of("x"), 1, &mut std::io::sink(), &never).unwrap_err());
             assert!(fake.seen("").iter().all(|seen| seen.head.contains("authorization: bearer secret")));
             assert_eq!(fake.seen("").len(), 4);

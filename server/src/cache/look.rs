@@ -70,6 +70,10 @@ impl Cache {
         }
         match writing {
             Some(writing) => self.ask(&writing, at, request, &rows).await,
+            // Who neither builds nor waits may come back to build: nothing was compiled for it yet.
+            None if request.wait_ms == 0 => {
+                Ok(Look::Answer(AcquireLine::Alone { reason: AloneReason::Nobody }))
+            }
             None => Ok(self.alone(view.scope(), request, AloneReason::Nobody)),
         }
     }
