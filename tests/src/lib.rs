@@ -24,6 +24,7 @@ pub mod process;
 pub mod proxy;
 pub mod scratch;
 pub mod server;
+pub mod sleepers;
 pub mod soundness;
 pub mod spoken;
 pub mod tool;
