@@ -7,6 +7,7 @@ pub mod digest;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod lease;
+pub mod profile;
 pub mod recipe;
 pub mod result;
 pub mod scope;
@@ -16,6 +17,7 @@ pub mod writer;
 
 pub use digest::{ActionKey, Claim, Digest, UnitKey};
 pub use lease::{Fence, ReleaseReason, Secret};
+pub use profile::ProfileName;
 pub use recipe::{IncludeSet, Recipe};
 pub use result::{ActionResult, Cost, Output, Role};
 pub use scope::Scope;

@@ -342,14 +342,38 @@ impl Recipe {
         &self.text
     }
 
-    /// The hash of the part that was known before anything was learnt.
+    /// The part that was known before anything was learnt.
+    pub fn unit_text(&self) -> &str {
+        self.text.get(..self.unit_end).unwrap_or_default()
+    }
+
+    /// The hash of that part.
     pub fn unit_key(&self) -> UnitKey {
-        UnitKey::of(self.text.get(..self.unit_end).unwrap_or_default())
+        UnitKey::of(self.unit_text())
+    }
+
+    /// The include set that it is over: what was learnt, without digests.
+    ///
+    /// # Errors
+    /// [`BadSet`] if what stands below the empty line is none.
+    pub fn include_set(&self) -> Result<IncludeSet, BadSet> {
+        let learnt = self.text.get(self.unit_end + 1..).unwrap_or_default();
+        let plain: String = learnt.lines().map(|line| without_digest(line) + "\n").collect();
+        IncludeSet::parse(&plain)
     }
 
     /// The hash of all of it.
     pub fn action_key(&self) -> ActionKey {
         ActionKey::of(&self.text)
+    }
+}
+
+fn without_digest(line: &str) -> String {
+    match line.split_once(' ') {
+        Some((kind @ ("file" | "bmi"), rest)) => {
+            format!("{kind} {}", rest.split_once(' ').map_or(rest, |(_, name)| name))
+        }
+        Some(_) | None => line.to_owned(),
     }
 }
 
@@ -422,6 +446,7 @@ mod tests {
         unit.arg(b"-DX=\n\nfile");
         unit.source(Path::new("/src/a.cppm"), Digest::of("a"));
         let recipe = Recipe::new(&unit, &set(), |learnt| Some(Digest::of(learnt.line()))).unwrap();
+        assert_eq!((recipe.unit_text(), recipe.include_set()), (unit.text(), Ok(set())));
         assert_eq!(recipe.unit_key(), unit.key());
         let again = Recipe::parse(recipe.text().to_owned()).unwrap();
         assert_eq!(again, recipe);

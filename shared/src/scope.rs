@@ -37,13 +37,16 @@ impl FromStr for Scope {
     type Err = BadScope;
 
     fn from_str(text: &str) -> Result<Self, BadScope> {
-        let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let first = text.as_bytes().first().ok_or(BadScope)?;
-        let good = text.len() <= 64
-            && plain(first)
-            && text.as_bytes().iter().all(|b| plain(b) || matches!(b, b'.' | b'_' | b'-'));
-        if good { Ok(Self(text.to_owned())) } else { Err(BadScope) }
+        if is_name(text) { Ok(Self(text.to_owned())) } else { Err(BadScope) }
     }
+}
+
+/// Whether the text is a name as scopes and profiles have it: `[a-z0-9][a-z0-9._-]{0,63}`.
+pub(crate) fn is_name(text: &str) -> bool {
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.len() <= 64
+        && text.as_bytes().first().is_some_and(plain)
+        && text.as_bytes().iter().all(|b| plain(b) || matches!(b, b'.' | b'_' | b'-'))
 }
 
 impl TryFrom<String> for Scope {

@@ -203,25 +203,14 @@ impl Session {
     }
 }
 
-fn recipe_of(store: &Store, action: ActionKey) -> Option<String> {
+pub(super) fn recipe_of(store: &Store, action: ActionKey) -> Option<String> {
     let bytes = fs_err::read(store.blob_path(action.recipe())).ok()?;
     (Digest::of(&bytes) == action.recipe()).then(|| String::from_utf8(bytes).ok())?
 }
 
 /// The include set that a recipe is over.
 fn set_of(recipe: &str) -> IncludeSet {
-    let learnt = recipe.split_once("\n\n").map_or("", |(_, learnt)| learnt);
-    let plain: String = learnt.lines().map(|line| without_digest(line) + "\n").collect();
-    IncludeSet::parse(&plain).unwrap_or_default()
-}
-
-fn without_digest(line: &str) -> String {
-    match line.split_once(' ') {
-        Some((kind @ ("file" | "bmi"), rest)) => {
-            format!("{kind} {}", rest.split_once(' ').map_or(rest, |(_, name)| name))
-        }
-        Some(_) | None => line.to_owned(),
-    }
+    Recipe::parse(recipe.to_owned()).ok().and_then(|recipe| recipe.include_set().ok()).unwrap_or_default()
 }
 
 /// Finds out why a BMI differs, from the recipes of both. One level: what they in turn were made of is named, not followed.

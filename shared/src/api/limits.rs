@@ -16,6 +16,12 @@ pub const MAX_SETS: usize = 8;
 pub const MAX_RESULTS_PER_SET: usize = 4;
 /// The keys in one lookup.
 pub const MAX_LOOKUP: usize = 1000;
+/// The results of one profile.
+pub const MAX_PROFILE: usize = 100_000;
+/// The largest JSON body of a profile, in bytes: 67 for each result.
+pub const MAX_PROFILE_JSON: usize = 7 * 1024 * 1024;
+/// The profiles that one inherits directly.
+pub const MAX_INHERITED: usize = 8;
 /// The longest name of a holder or builder, and of a request id, in bytes.
 pub const MAX_NAME: usize = 128;
 /// The longest token that a request carries, in bytes: that of a CI job holds many claims.

@@ -10,6 +10,7 @@ pub mod leases;
 pub mod limits;
 pub mod lookup;
 pub mod problem;
+pub mod profiles;
 pub mod revocations;
 pub mod token;
 

@@ -58,6 +58,8 @@ codes! {
     NoBlob = 404, "no such blob";
     /// No such result, or not for this client.
     NoResult = 404, "no such result";
+    /// No such profile, or not for this client.
+    NoProfile = 404, "no such profile";
     /// There is no lease on the claim with this fence and secret.
     NoLease = 404, "no such lease";
     /// The resource does not have this method.
