@@ -15,6 +15,7 @@ mod lease;
 mod look;
 mod lookup;
 mod pins;
+mod profiles;
 mod publish;
 mod read;
 mod scrub;
@@ -41,6 +42,7 @@ use self::holds::Holds;
 pub use self::lease::{MAX_HOLD, MIN_HOLD};
 pub use self::lookup::Found;
 use self::pins::Pins;
+use self::profiles::Named;
 pub use self::publish::Published;
 pub use self::read::{BlobRead, ByteStream};
 pub(crate) use self::scrub::Pace;
@@ -52,6 +54,7 @@ use self::waiters::Waiters;
 use crate::blobs::Blobs;
 use crate::clock::{Clock, Entropy, Moment};
 use crate::leases::Leases;
+use crate::profiles::Profiles;
 use crate::results::Results;
 use crate::seen::{Building, Seen};
 use crate::space::Usage;
@@ -79,6 +82,8 @@ pub struct Rooms {
     pub blobs: Arc<dyn Blobs>,
     /// Where results lie.
     pub results: Arc<dyn Results>,
+    /// Where profiles lie.
+    pub profiles: Arc<dyn Profiles>,
     /// Where leases lie.
     pub leases: Arc<dyn Leases>,
     /// What time it is.
@@ -107,6 +112,7 @@ pub struct Cache {
     pub(crate) seen: Seen,
     pub(crate) uses: Uses,
     evictor: Evictor,
+    named: Named,
     limits: Limits,
     verified: Verified,
     waiters: Arc<Waiters>,
@@ -125,6 +131,7 @@ impl Cache {
             seen: Seen::new(clock()),
             uses: Uses::new(clock()),
             evictor: Evictor::default(),
+            named: Named::default(),
             limits,
             verified: Verified::default(),
             waiters: Waiters::new(limits.max_waiters),

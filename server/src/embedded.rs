@@ -3,7 +3,7 @@
 //! ```text
 //! lock                    flocked by the one server that uses the directory
 //! results/                the journal: what the index says of results, once more, as text
-//! index.redb              results, include sets, references, who put which blob, leases
+//! index.redb              results, include sets, references, who put which blob, leases, profiles
 //! blobs/ab/<digest>       whole, durable, of the name's bytes when they were put there
 //! stages/                 bytes on their way; swept at start
 //! damaged/<digest>.N      what was found not to match its name, for a person to look at
@@ -25,6 +25,7 @@ mod leases;
 mod ledger;
 mod lost;
 mod migrate;
+mod profiles;
 mod readers;
 mod rebuild;
 mod results;
@@ -58,8 +59,8 @@ use crate::space::{Bounds, Disk, DiskOf};
 /// The version of the layout and of the tables. An older one is brought up to it at the start; a newer one is refused.
 pub const FORMAT: u64 = 2;
 
-/// The embedded back end: [`Blobs`](crate::blobs::Blobs), [`Results`](crate::results::Results) and
-/// [`Leases`](crate::leases::Leases) over one data directory.
+/// The embedded back end: [`Blobs`](crate::blobs::Blobs), [`Results`](crate::results::Results),
+/// [`Profiles`](crate::profiles::Profiles) and [`Leases`](crate::leases::Leases) over one data directory.
 #[derive(Debug)]
 pub struct Embedded {
     // The order is that of dropping: the count ends, the writer ends its batch, the index closes, the lock opens.

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::cache::{Limits, Rooms};
     use crate::clock::{CountedEntropy, MANUAL_START_S, ManualClock};
-    use crate::memory::{MemoryBlobs, MemoryLeases, MemoryResults};
+    use crate::memory::{MemoryBlobs, MemoryLeases, MemoryProfiles, MemoryResults};
 
     struct Scratch(std::path::PathBuf);
 
@@ -147,6 +147,7 @@ mod tests {
         let rooms = Rooms {
             blobs: Arc::new(MemoryBlobs::default()),
             results: Arc::new(MemoryResults::new(clock.clone())),
+            profiles: Arc::new(MemoryProfiles::new(clock.clone())),
             leases: Arc::new(MemoryLeases::new(clock.clone())),
             clock: clock.clone(),
             entropy: Arc::new(CountedEntropy::default()),

@@ -16,6 +16,7 @@ mod oversee;
 mod path;
 mod probes;
 mod problem;
+mod profiles;
 mod range;
 mod revocations;
 mod token;
@@ -64,6 +65,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(actions::read, actions::publish))
         .routes(routes!(lookup::lookup))
         .routes(routes!(blobs::get, blobs::head, blobs::put))
+        .routes(routes!(profiles::read, profiles::push))
         .routes(routes!(revocations::revocations))
         .routes(routes!(token::who_am_i, token::exchange))
         .routes(routes!(dashboard::index))

@@ -20,6 +20,7 @@ pub mod maintenance;
 pub mod memory;
 pub mod metrics;
 pub mod outward;
+pub mod profiles;
 pub mod results;
 pub mod scrub;
 pub mod seen;

@@ -274,6 +274,7 @@ fn open(directory: &Path) -> Result<Store, OpenError> {
     let rooms = Rooms {
         blobs: embedded.clone(),
         results: embedded.clone(),
+        profiles: embedded.clone(),
         leases: embedded.clone(),
         clock,
         entropy: Arc::new(SystemEntropy),

@@ -8,7 +8,9 @@
 //!
 //! A store holds what it is given; which results may answer, and who may publish, is not its business.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -103,6 +105,27 @@ pub struct Standing {
     pub bytes: u64,
 }
 
+/// Results that nothing takes the place of. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Pinned(Arc<HashMap<String, HashSet<ActionKey>>>);
+
+impl Pinned {
+    /// Whether this one is among them.
+    pub fn has(&self, scope: &str, action: ActionKey) -> bool {
+        self.0.get(scope).is_some_and(|pinned| pinned.contains(&action))
+    }
+}
+
+impl FromIterator<(Scope, ActionKey)> for Pinned {
+    fn from_iter<T: IntoIterator<Item = (Scope, ActionKey)>>(results: T) -> Self {
+        let mut pinned = HashMap::<String, HashSet<ActionKey>>::new();
+        for (scope, action) in results {
+            pinned.entry(scope.into()).or_default().insert(action);
+        }
+        Self(Arc::new(pinned))
+    }
+}
+
 /// How overdue a result is: the largest goes first.
 pub type Overdue = fn(&Standing) -> i64;
 
@@ -142,14 +165,15 @@ pub trait Results: Send + Sync + fmt::Debug {
     /// there says nothing.
     async fn used(&self, uses: Vec<Use>) -> Result<(), Fault>;
 
-    /// Those results of the scope, or of all, that nobody used for `idle` and that are not marked to be kept: the
-    /// `at_most` that are most `overdue`, the most overdue first.
+    /// Those results of the scope, or of all, that nobody used for `idle`, that are not marked to be kept and not `pinned`:
+    /// the `at_most` that are most `overdue`, the most overdue first.
     async fn coldest(
         &self,
         scope: Option<&Scope>,
         at_most: usize,
         idle: Duration,
         overdue: Overdue,
+        pinned: &Pinned,
     ) -> Result<Vec<Standing>, Fault>;
 
     /// Removes the results, their places under their sets, and the sets that no result is left under. One that is not

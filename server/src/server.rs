@@ -193,6 +193,7 @@ impl Server {
         let rooms = Rooms {
             blobs: Arc::clone(&store) as _,
             results: Arc::clone(&store) as _,
+            profiles: Arc::clone(&store) as _,
             leases: Arc::clone(&store) as _,
             clock: Arc::clone(&clock),
             entropy: Arc::new(SystemEntropy),

@@ -4,7 +4,7 @@
 //! answer whose blobs are gone, and a kill in between leaves blobs that nobody needs, which the sweep takes.
 //!
 //! What never goes: a result that answered within the last ten minutes, for its client may still be fetching; a blob that is
-//! pinned; a result that was marked to be kept. A download that began goes on to its end, since an open file outlives its
+//! pinned; a result that was marked to be kept, or that a profile in use names (see `profiles`). A download that began goes on to its end, since an open file outlives its
 //! name. If nothing may go, nothing gives way: the upload that needs room gets 507, at once, and again in a while.
 
 mod release;
@@ -209,7 +209,8 @@ async fn coldest(
         return Ok(Vec::new());
     }
     cache.flush_uses().await?;
-    let mut cold = cache.rooms.results.coldest(of, CANDIDATES, PIN, overdue).await?;
+    let pinned = cache.named_by_profiles().await?;
+    let mut cold = cache.rooms.results.coldest(of, CANDIDATES, PIN, overdue, &pinned).await?;
     cold.retain(|standing| !cache.uses.has(&standing.scope, standing.action));
     Ok(cold)
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use super::{FORMAT, OpenError, migrate, tables};
+use super::{FORMAT, OpenError, migrate, profiles, tables};
 use crate::fault::{Fault, is_full};
 
 /// What redb may keep of the index in memory; the rest is the kernel's to cache.
@@ -136,6 +136,8 @@ pub(super) fn prepare(database: &Database, now_s: u64) -> Result<u64, redb::Erro
         transaction.open_table(tables::UPLOADS)?;
         transaction.open_table(tables::LEASES)?;
         transaction.open_table(tables::SPENT)?;
+        transaction.open_table(profiles::PROFILES)?;
+        transaction.open_table(profiles::PROFILES_USED)?;
         transaction.commit()?;
     }
     Ok(found)

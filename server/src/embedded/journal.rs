@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! results/00000000000000000007.base     all rows at one moment, as the roll to segment 7 left them
-//! results/00000000000000000007.log      results created since
+//! results/00000000000000000007.log      results and profiles created since
 //! results/00000000000000000008.log      and since the next start
 //! ```
 //!
@@ -81,7 +81,11 @@ impl Journal {
 
     /// Takes a line into the batch that is being written.
     pub(super) fn note(&self, scope: &Scope, action: ActionKey, stored: &StoredResult) -> io::Result<()> {
-        let record = Record::Result { scope: scope.clone(), action, stored: Box::new(stored.clone()) };
+        self.note_record(&Record::Result { scope: scope.clone(), action, stored: Box::new(stored.clone()) })
+    }
+
+    /// The same of a line of any kind.
+    pub(super) fn note_record(&self, record: &Record) -> io::Result<()> {
         record.write(&mut self.state().pending)
     }
 

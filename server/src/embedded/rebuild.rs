@@ -21,7 +21,7 @@ use super::lost::LOST;
 use super::results::{dereference, learn, reference};
 use super::tables::{META, RESULTS, SET_RESULTS, SETS, SPENT, UPLOADS, decode, encode, uploads_in};
 use super::uses::{self, KEPT, USED};
-use super::{INDEX, OpenError, into_io, lock};
+use super::{INDEX, OpenError, into_io, lock, profiles};
 use crate::clock::Clock;
 use crate::results::StoredResult;
 use crate::space::{Bounds, DiskOf};
@@ -172,6 +172,14 @@ impl Filling<'_> {
                 transaction.open_table(KEPT)?.insert((scope.as_str(), action.as_bytes()), ())?;
                 Ok(())
             }
+            Record::Profile { scope, name, profile } => {
+                let age_s = transaction.open_table(META)?.get("age_s")?.map_or(0, |row| row.value());
+                profiles::begin(transaction, &scope, &name, &profile, age_s)
+            }
+            Record::InProfile { scope, name, actions } => {
+                profiles::go_on(transaction, &scope, &name, &actions)
+            }
+            Record::UsedProfile { scope, name, at_s } => profiles::used(transaction, &scope, &name, at_s),
             Record::Spent { name, until_s } => {
                 transaction.open_table(SPENT)?.insert((until_s, name.as_bytes()), ())?;
                 Ok(())

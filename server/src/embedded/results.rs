@@ -20,7 +20,7 @@ use super::tables::{
 use super::uses::{self, KEPT, Search};
 use crate::fault::Fault;
 use crate::results::{
-    Creation, MAX_NAMING, Overdue, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
+    Creation, MAX_NAMING, Overdue, Pinned, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
 };
 use crate::trust::WriterSet;
 
@@ -108,8 +108,10 @@ impl Results for Embedded {
         at_most: usize,
         idle: Duration,
         overdue: Overdue,
+        pinned: &Pinned,
     ) -> Result<Vec<Standing>, Fault> {
-        let (search, now_s) = (Search { scope: scope.cloned(), at_most, idle, overdue }, self.age.now_s());
+        let search = Search { scope: scope.cloned(), at_most, idle, overdue, pinned: pinned.clone() };
+        let now_s = self.age.now_s();
         let read = move |transaction: &ReadTransaction| uses::coldest(transaction, &search, now_s);
         self.index.read("look for what is used least", read).await
     }

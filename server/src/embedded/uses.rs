@@ -14,7 +14,7 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use super::index::{Index, corrupted};
 use super::tables::{META, Name, RESULTS, decode, of_scope};
 use crate::clock::{Clock, Moment};
-use crate::results::{Overdue, Standing, StoredResult, Use};
+use crate::results::{Overdue, Pinned, Standing, StoredResult, Use};
 
 /// (scope, action key) -> (last use, in seconds of the store's own time; cost in ms; bytes of the outputs).
 pub(super) const USED: TableDefinition<(&str, Name), (u64, u64, u64)> = TableDefinition::new("used");
@@ -98,6 +98,7 @@ pub(super) struct Search {
     pub(super) at_most: usize,
     pub(super) idle: Duration,
     pub(super) overdue: Overdue,
+    pub(super) pinned: Pinned,
 }
 
 /// The results that are most overdue, the most overdue first.
@@ -117,11 +118,12 @@ pub(super) fn coldest(
         let (key, row) = row?;
         let ((scope, action), (used_s, cost_ms, bytes)) = (key.value(), row.value());
         let idle = Duration::from_secs(now_s.saturating_sub(used_s));
-        if idle < search.idle || kept.get(key.value())?.is_some() {
+        let action = ActionKey::from_bytes(*action);
+        if idle < search.idle || search.pinned.has(scope, action) || kept.get(key.value())?.is_some() {
             continue;
         }
         let scope = scope.parse().map_err(|_| corrupted("a result of no scope"))?;
-        let standing = Standing { scope, action: ActionKey::from_bytes(*action), idle, cost_ms, bytes };
+        let standing = Standing { scope, action, idle, cost_ms, bytes };
         coldest.push(Reverse(Ranked { overdue: (search.overdue)(&standing), standing }));
         if coldest.len() > search.at_most {
             coldest.pop();

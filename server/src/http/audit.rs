@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::Method;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::{Digest, Scope};
+use pcmcache_shared::{Digest, ProfileName, Scope};
 
 use super::document;
 use super::oversee::RequestId;
@@ -28,6 +28,7 @@ const NO_WRITES: &[(Method, &str)] = &[
 const NAMES: &[(Method, &str, &str)] = &[
     (Method::PUT, "/v1/scopes/{scope}/actions/{key}", "publish"),
     (Method::PUT, "/v1/scopes/{scope}/blobs/{digest}", "upload"),
+    (Method::PUT, "/v1/scopes/{scope}/profiles/{name}", "push a profile"),
     (Method::DELETE, "/v1/scopes/{scope}/leases/{claim}", "release"),
     (Method::POST, "/v1/token", "exchange"),
 ];
@@ -81,8 +82,12 @@ async fn named(request: &mut Request) -> (Option<Scope>, Option<String>) {
     use axum::RequestExt as _;
     let Ok(params) = request.extract_parts::<RawPathParams>().await else { return (None, None) };
     let scope = params.iter().find(|(name, _)| *name == "scope").and_then(|(_, value)| value.parse().ok());
-    let name = params.iter().find_map(|(_, value)| value.parse::<Digest>().ok());
-    (scope, name.map(|name| name.to_string()))
+    let name = params.iter().find_map(|(name, value)| match name {
+        "scope" => None,
+        "name" => value.parse::<ProfileName>().ok().map(|name| name.to_string()),
+        _ => value.parse::<Digest>().ok().map(|digest| digest.to_string()),
+    });
+    (scope, name)
 }
 
 #[cfg(test)]

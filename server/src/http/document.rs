@@ -10,7 +10,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
-use super::{actions, blobs, dashboard, leases, probes, token};
+use super::{actions, blobs, dashboard, leases, probes, profiles, token};
 
 /// What any route may answer but those that tell whether the server lives.
 const ANY: &[Code] = &[Code::TooManyRequests];
@@ -46,6 +46,8 @@ const PROBLEMS: &[(&str, &[&[Code]])] = &[
     ("read_blob", &[SCOPED, blobs::GET_PROBLEMS]),
     ("has_blob", &[SCOPED, blobs::HEAD_PROBLEMS]),
     ("upload_blob", &[SCOPED, WRITES, blobs::PUT_PROBLEMS]),
+    ("read_profile", &[SCOPED, profiles::READ_PROBLEMS]),
+    ("push_profile", &[SCOPED, JSON_IN, WRITES]),
     ("revocations", &[SCOPED]),
     ("who_am_i", &[ANY, token::PROBLEMS]),
     ("exchange_token", &[ANY, token::PROBLEMS, token::EXCHANGE_PROBLEMS, JSON_IN]),
@@ -75,6 +77,7 @@ Unknown fields of a request are refused; a client passes over those of an answer
         (name = "leases", description = "The right to build."),
         (name = "results", description = "What actions made."),
         (name = "blobs", description = "Bytes by their SHA-256."),
+        (name = "profiles", description = "Named sets of results, fetched before a build."),
         (name = "tokens", description = "Who may do what."),
         (name = "server", description = "The server itself."),
     ),

@@ -125,7 +125,7 @@ impl<S: Send + Sync, T: FromStr<Err = NotHex>> FromRequestParts<S> for Named<T> 
     }
 }
 
-async fn segments<S: Send + Sync>(
+pub(super) async fn segments<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
     pick: impl Fn(&str, &str) -> Option<String>,

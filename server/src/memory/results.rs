@@ -12,7 +12,7 @@ use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey};
 use crate::clock::{Clock, Moment};
 use crate::fault::Fault;
 use crate::results::{
-    Creation, MAX_NAMING, Overdue, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
+    Creation, MAX_NAMING, Overdue, Pinned, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
 };
 use crate::trust::WriterSet;
 
@@ -123,6 +123,7 @@ impl Results for MemoryResults {
         at_most: usize,
         idle: Duration,
         overdue: Overdue,
+        pinned: &Pinned,
     ) -> Result<Vec<Standing>, Fault> {
         let now = self.clock.now();
         let state = self.state();
@@ -141,7 +142,7 @@ impl Results for MemoryResults {
             .results
             .keys()
             .filter(of_scope)
-            .filter(|key| !state.kept.contains(*key))
+            .filter(|key| !state.kept.contains(*key) && !pinned.has(key.0.as_str(), key.1))
             .filter_map(standing)
             .filter(|standing| standing.idle >= idle)
             .collect();

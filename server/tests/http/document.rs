@@ -24,7 +24,7 @@ async fn every_path_has_the_methods_of_the_document_and_no_others() {
             ["digest", "key", "claim"].iter().fold(template.replace("{scope}", "main"), |path, last| {
                 path.replace(&format!("{{{last}}}"), &name)
             });
-        let path = path.replace("{file}", "page.js");
+        let path = path.replace("{file}", "page.js").replace("{name}", "nightly");
         assert!(!path.contains('{'), "{path}");
         for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
             let reply = served.send(Request::builder().method(&method).uri(&path).body("").unwrap()).await;

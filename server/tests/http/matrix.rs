@@ -49,6 +49,8 @@ const SCOPED: &[(&str, Needs)] = &[
     ("read_blob", Needs::Read),
     ("has_blob", Needs::Read),
     ("upload_blob", Needs::Write),
+    ("read_profile", Needs::Read),
+    ("push_profile", Needs::Write),
     ("revocations", Needs::Read),
 ];
 /// The routes that show what goes on in all scopes: for observers.
@@ -111,6 +113,8 @@ impl Stage {
                 team.share(token, scope, &Module::new(scope, &format!("bytes of {scope}"))).await.status,
                 201
             );
+            let profile = format!("/v1/scopes/{scope}/profiles/of-{scope}");
+            assert_eq!(team.send(token, "PUT", &profile, &json!({ "actions": [] })).await.status, 200);
         }
         let who = |name, token: &str, scopes, observes, is_good| Who {
             name,
@@ -163,6 +167,10 @@ fn request(operation: &str, scope: &str, is_there: bool) -> (&'static str, Strin
     };
     let claim = Claim::from(module.unit());
     let lease = format!("/v1/scopes/{scope}/leases/{claim}");
+    let profile = match is_there {
+        true => format!("/v1/scopes/{scope}/profiles/of-{scope}"),
+        false => format!("/v1/scopes/{scope}/profiles/never-pushed"),
+    };
     let hold = json!({ "fence": 1, "secret": "guessed" });
     let json = |value: Value| value.to_string().into_bytes();
     match operation {
@@ -181,6 +189,8 @@ fn request(operation: &str, scope: &str, is_there: bool) -> (&'static str, Strin
         "read_blob" => ("GET", module.blob(scope, 0), Vec::new()),
         "has_blob" => ("HEAD", module.blob(scope, 0), Vec::new()),
         "upload_blob" => ("PUT", module.blob(scope, 0), module.outputs[0].clone()),
+        "read_profile" => ("GET", profile, Vec::new()),
+        "push_profile" => ("PUT", profile, json(json!({ "actions": [module.key()] }))),
         "revocations" => ("GET", format!("/v1/scopes/{scope}/revocations"), Vec::new()),
         other => panic!("{other} is a route that nobody said here who may ask it"),
     }
@@ -216,6 +226,8 @@ fn allowed(operation: &str, is_there: bool) -> &'static [u16] {
     match (operation, is_there) {
         ("renew" | "release", _) => &[404],
         ("read_result" | "read_blob" | "has_blob", false) => &[404],
+        // Whoever asked before may have pushed it.
+        ("read_profile", false) => &[200, 404],
         // Sent before; or first by whoever may, of all who write the scope.
         ("publish", true) => &[200],
         ("publish", false) => &[422],

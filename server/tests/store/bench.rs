@@ -11,7 +11,7 @@ use pcmcache_server::cache::{AcquireStream, Cache, CacheError, Limits, Published
 use pcmcache_server::clock::{CountedEntropy, ManualClock};
 use pcmcache_server::embedded::{Checked, Embedded};
 use pcmcache_server::leases::Leases;
-use pcmcache_server::memory::{MemoryBlobs, MemoryLeases, MemoryResults};
+use pcmcache_server::memory::{MemoryBlobs, MemoryLeases, MemoryProfiles, MemoryResults};
 use pcmcache_server::space::{Bounds, Disk};
 use pcmcache_server::trust::{Principal, View, Writing};
 use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, KnownSet};
@@ -126,6 +126,7 @@ impl Bench {
         let rooms = Rooms {
             blobs: Arc::new(MemoryBlobs::default()),
             results: Arc::new(MemoryResults::new(clock.clone())),
+            profiles: Arc::new(MemoryProfiles::new(clock.clone())),
             leases: over(MemoryLeases::new(clock.clone())),
             clock: clock.clone(),
             entropy: Arc::new(CountedEntropy::default()),
@@ -145,6 +146,7 @@ impl Bench {
         let rooms = Rooms {
             blobs: store.clone(),
             results: store.clone(),
+            profiles: store.clone(),
             leases: store.clone(),
             clock: clock.clone(),
             entropy: Arc::new(CountedEntropy::default()),

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod leases;
+mod profiles;
 mod results;
 mod spent;
 

@@ -10,6 +10,7 @@ mod killed_upkeep;
 mod leases;
 mod migrate;
 mod pressure;
+mod profiles;
 mod publish;
 mod race;
 mod rebuild;

@@ -7,6 +7,7 @@ use redb::{ReadTransaction, ReadableTable as _};
 
 use super::Record;
 use crate::embedded::index::corrupted;
+use crate::embedded::profiles;
 use crate::embedded::tables::{META, RESULTS, SET_RESULTS, SETS, SPENT, UPLOADS, decode, names};
 use crate::embedded::uses::{KEPT, USED};
 
@@ -58,7 +59,7 @@ pub(in crate::embedded) fn dump(rows: &ReadTransaction, to: &mut dyn io::Write) 
         let (until_s, name) = key.value();
         write(Record::Spent { name: Digest::from_bytes(*name), until_s })?;
     }
-    Ok(())
+    profiles::dump(rows, write)
 }
 
 fn scope(name: &str) -> Result<Scope, redb::Error> {

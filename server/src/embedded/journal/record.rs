@@ -2,9 +2,10 @@
 
 use std::io;
 
-use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey, Writer};
+use pcmcache_shared::{ActionKey, Digest, ProfileName, Scope, UnitKey, Writer};
 use serde::{Deserialize, Serialize};
 
+use crate::profiles::StoredProfile;
 use crate::results::StoredResult;
 
 /// The longest line that is read, in bytes; what we write is far below.
@@ -30,6 +31,12 @@ pub(in crate::embedded) enum Record {
     Kept { scope: Scope, action: ActionKey },
     /// A token that was exchanged, and until when it would be good.
     Spent { name: Digest, until_s: u64 },
+    /// A profile, in the place of any of that name; its keys follow.
+    Profile { scope: Scope, name: ProfileName, profile: StoredProfile },
+    /// The next keys of a profile.
+    InProfile { scope: Scope, name: ProfileName, actions: Vec<ActionKey> },
+    /// When a profile was used last, in the store's own seconds.
+    UsedProfile { scope: Scope, name: ProfileName, at_s: u64 },
     /// A number of the store: its age, the last fence.
     Number { name: String, value: u64 },
 }

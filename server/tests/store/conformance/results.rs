@@ -8,7 +8,7 @@ use pcmcache_server::clock::ManualClock;
 use pcmcache_server::embedded::Embedded;
 use pcmcache_server::memory::MemoryResults;
 use pcmcache_server::results::{
-    Creation, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
+    Creation, Pinned, Publication, Removed, Results, SetRow, Standing, StoredResult, Use,
 };
 use pcmcache_server::trust::WriterSet;
 use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
@@ -161,7 +161,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// The keys of what is coldest, by idle time alone.
 async fn coldest(store: &Store, scope: Option<&Scope>, at_most: usize, idle: Duration) -> Vec<String> {
     let by_idle = |standing: &Standing| standing.idle.as_secs() as i64;
-    let coldest = store.coldest(scope, at_most, idle, by_idle).await.unwrap();
+    let coldest = store.coldest(scope, at_most, idle, by_idle, &Pinned::default()).await.unwrap();
     assert!(coldest.iter().all(|standing| (standing.cost_ms, standing.bytes) == (5, 1)), "{coldest:?}");
     coldest.iter().map(|standing| format!("{} {}", standing.scope, hours(standing.idle))).collect()
 }
@@ -188,6 +188,11 @@ async fn what_was_not_used_for_longest_is_coldest(store: Store) {
     assert_eq!(coldest(&store, None, 9, Duration::ZERO).await, ["main 1", "main 0"]);
     store.keep(&other, ActionKey::of("b"), false).await.unwrap();
     assert_eq!(coldest(&store, None, 1, Duration::ZERO).await, ["other 2"]);
+    let pinned: Pinned =
+        [(other.clone(), ActionKey::of("b")), (other, ActionKey::of("c"))].into_iter().collect();
+    let by_idle = |standing: &Standing| standing.idle.as_secs() as i64;
+    let others = store.coldest(None, 9, Duration::ZERO, by_idle, &pinned).await.unwrap();
+    assert_eq!(others.iter().map(|standing| standing.scope.as_str()).collect::<Vec<_>>(), ["main", "main"]);
 }
 
 async fn what_is_removed_leaves_nothing_and_can_come_back(store: Store) {
