@@ -52,7 +52,12 @@ impl Cache {
         let mut room = Room::default();
         let mut answer = LookupAnswer::default();
         for key in &request.actions {
-            answer.results.extend(self.hit_of(view, *key).await?.filter(|found| room.takes_result(found)));
+            let Some(mut found) = self.hit_of(view, *key).await? else { continue };
+            // Who asks by the key alone has the recipe still to come by.
+            if let Some(recipe) = self.bytes(key.recipe(), limits::MAX_INLINE_BLOB).await? {
+                found.blobs.insert(key.recipe(), Inline(recipe));
+            }
+            answer.results.extend(Some(found).filter(|found| room.takes_result(found)));
         }
         for unit in &request.units {
             let rows = self.learnt(view, Some(*unit)).await?.merged();
