@@ -8,7 +8,7 @@ use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::Unit;
 
 use crate::bases::{Bases, MARK};
-use crate::invocation::{Arg, Family, Invocation, Kind};
+use crate::invocation::{Arg, Family, Invocation, Kind, Language};
 
 /// What makes a BMI's bytes alone determine what an importer compiles to: the text of the sources lies in it.
 pub const EMBED: [&str; 2] = ["-Xclang", "-fmodules-embed-all-files"];
@@ -140,6 +140,14 @@ fn arguments(invocation: &Invocation, facts: &Facts) -> Vec<String> {
         args.push(MARK.to_owned());
     }
     args
+}
+
+/// The header that a unit of this text makes a header unit of, as its line has it.
+pub fn header_of_unit(unit: &str) -> Option<&str> {
+    let languages = [Language::Header, Language::UserHeader, Language::SystemHeader];
+    let mut args = unit.lines().filter_map(|line| line.strip_prefix("arg "));
+    args.find(|arg| arg.strip_prefix("-x").is_some_and(|word| languages.iter().any(|l| l.word() == word)))?;
+    args.next()
 }
 
 /// What makes diagnostics look as the terminal would have had them, where we stand between it and the compiler.

@@ -199,7 +199,7 @@ impl Session {
             return;
         }
         // Which modules it loads along the prebuilt paths is not known.
-        let mut known = turn::embedded(task, &IncludeSet::default());
+        let mut known = turn::embedded(task.unit.text(), &IncludeSet::default());
         known.imports.push(String::new());
         let noted = fs_err::File::open(bmi)
             .and_then(pcmcache_shared::digest::hash_reader)

@@ -9,9 +9,9 @@ use super::turn::damaged;
 use crate::remote::RemoteError;
 
 /// The longest include set that is followed, in lines; `std` has 1,308.
-const MAX_LEARNT: usize = 50_000;
+pub(super) const MAX_LEARNT: usize = 50_000;
 /// As much is read of the files that an offered set names, in bytes: they are this machine's own, and may be anything.
-const MAX_READ: u64 = 1 << 30;
+pub(super) const MAX_READ: u64 = 1 << 30;
 /// The largest output that is read into memory: what the compiler said, and the depfile.
 const MAX_TEXT: u64 = 64 << 20;
 /// The largest result where the local store has no bound, in bytes.
@@ -28,12 +28,18 @@ impl Session {
 
     /// Refuses a result that this command cannot have.
     pub(super) fn refuse_impossible(&self, task: &Task, result: &ActionResult) -> Result<(), RemoteError> {
-        result.check().map_err(|error| damaged(&error))?;
+        self.refuse_outlandish(result)?;
         if let Some((role, _)) =
             destinations(&task.invocation).into_iter().find(|(role, _)| result.output(*role).is_none())
         {
             return Err(damaged(&format!("it has no {role}")));
         }
+        Ok(())
+    }
+
+    /// Refuses a result that no command has.
+    pub(super) fn refuse_outlandish(&self, result: &ActionResult) -> Result<(), RemoteError> {
+        result.check().map_err(|error| damaged(&error))?;
         let is_text = |role| matches!(role, Role::Stdout | Role::Stderr | Role::Depfile);
         if let Some(large) =
             result.outputs.iter().find(|output| is_text(output.role) && output.size > MAX_TEXT)

@@ -1,24 +1,28 @@
 //! The server's part: look, learn include sets, get the right to build or wait for who has it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, AloneReason, KnownSet};
-use pcmcache_shared::api::{KeyedResult, OfferedSet, limits};
-use pcmcache_shared::recipe::Learnt;
+use pcmcache_shared::api::{Inline, KeyedResult, OfferedSet, limits};
+use pcmcache_shared::recipe::{Learnt, unescape};
 use pcmcache_shared::staged::Durability;
-use pcmcache_shared::{ActionKey, IncludeSet, Recipe, ReleaseReason, Role, Scope, recipe};
+use pcmcache_shared::{
+    ActionKey, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, Scope, recipe,
+};
 
 use super::Stop;
 use super::session::{Hit, Known, Session, Task};
-use crate::invocation::Kind;
+use crate::interrupt::Interrupt;
+use crate::key;
 use crate::local::Store;
 use crate::local::embedded::Embedded;
 use crate::local::history::{Command, Near};
 use crate::local::origin::{Fetched, Kept, Origin, ServerId, ServerNotes};
 use crate::os;
-use crate::remote::{Acquired, Lease, RemoteError};
+use crate::remote::{Acquired, Lease, Remote, RemoteError};
 use crate::slots::Slot;
 
 /// What to do after the server was asked, or could not be.
@@ -212,23 +216,7 @@ impl Session {
         let known = recipes.into_iter().find(|(_, recipe)| recipe.action_key() == action);
         let (known, recipe) = known.ok_or_else(|| damaged(&"it is of another action"))?;
         for output in &result.outputs {
-            if store.has_blob(output.digest, output.size) {
-                continue;
-            }
-            let mut staged = store.stage_blob(output.digest).map_err(RemoteError::Local)?;
-            match (blobs.get(&output.digest), &self.remote) {
-                (Some(inline), _) => staged.write_all(&inline.0).map_err(RemoteError::Local)?,
-                (None, Some(remote)) => {
-                    let interrupt = self.interrupt.clone();
-                    remote.fetch(output.digest, output.size, &mut staged, &|| interrupt.came())?;
-                }
-                (None, None) => return Err(RemoteError::Gone),
-            }
-            let whole = staged.finish(Durability::None).map_err(RemoteError::Local)?;
-            if whole.digest() != output.digest || whole.size() != output.size {
-                return Err(damaged(&format!("{} does not match its name", output.role)));
-            }
-            store.keep_blob(whole).map_err(RemoteError::Local)?;
+            bring(&store, self.remote.as_ref(), &self.interrupt, output, &blobs)?;
         }
         let kept = Kept { result, origin: Origin::Fetched(from) };
         self.remember(&store, task, &known.set, recipe, &kept).map_err(RemoteError::Local)?;
@@ -246,7 +234,7 @@ impl Session {
     ) -> std::io::Result<()> {
         store.put_blob(recipe.text().as_bytes())?;
         if let Some(bmi) = kept.result.output(Role::Bmi) {
-            store.mark_embedded(bmi.digest, &embedded(task, set))?;
+            store.mark_embedded(bmi.digest, &embedded(task.unit.text(), set))?;
         }
         store.add_include_set(task.unit.key(), set)?;
         self.note_history(store, task, recipe.action_key(), &kept.result)?;
@@ -287,9 +275,36 @@ fn scopes_of(acquired: &Acquired) -> Vec<&Scope> {
     }
 }
 
-/// What is known of a BMI that is made over this set.
-pub(super) fn embedded(task: &Task, set: &IncludeSet) -> Embedded {
-    let named = task.invocation.bmis.iter().map(|bmi| bmi.module.clone());
+/// Brings an output into the local store, if it is not there: out of what came along, else from the server; verified.
+pub(super) fn bring(
+    store: &Store,
+    remote: Option<&Remote>,
+    interrupt: &Interrupt,
+    output: &Output,
+    blobs: &BTreeMap<Digest, Inline>,
+) -> Result<(), RemoteError> {
+    if store.has_blob(output.digest, output.size) {
+        return Ok(());
+    }
+    let mut staged = store.stage_blob(output.digest).map_err(RemoteError::Local)?;
+    match (blobs.get(&output.digest), remote) {
+        (Some(inline), _) => staged.write_all(&inline.0).map_err(RemoteError::Local)?,
+        (None, Some(remote)) => {
+            remote.fetch(output.digest, output.size, &mut staged, &|| interrupt.came())?;
+        }
+        (None, None) => return Err(RemoteError::Gone),
+    }
+    let whole = staged.finish(Durability::None).map_err(RemoteError::Local)?;
+    if whole.digest() != output.digest || whole.size() != output.size {
+        return Err(damaged(&format!("{} does not match its name", output.role)));
+    }
+    store.keep_blob(whole).map_err(RemoteError::Local)
+}
+
+/// What is known of a BMI that the unit of this text makes over this set.
+pub(super) fn embedded(unit: &str, set: &IncludeSet) -> Embedded {
+    let text = |escaped: &str| String::from_utf8(unescape(escaped)?).ok();
+    let named = unit.lines().filter_map(|line| text(line.strip_prefix("bmi ")?.split_once(' ')?.1));
     let found = set.iter().filter_map(|learnt| match learnt {
         Learnt::Bmi(module) => Some(module.clone()),
         Learnt::Absent(_) | Learnt::File(_) | Learnt::Passed(_) | Learnt::Present(_) => None,
@@ -297,9 +312,9 @@ pub(super) fn embedded(task: &Task, set: &IncludeSet) -> Embedded {
     let mut imports: Vec<String> = named.chain(found).collect();
     imports.sort();
     imports.dedup();
-    let is_header = task.invocation.kind == Kind::HeaderUnit;
-    let of_that_name = |file: &&Path| file.ends_with(&task.invocation.source);
-    let headers = set.iter().filter(|_| is_header).filter_map(Learnt::file).filter(of_that_name);
+    let source = key::header_of_unit(unit).and_then(text);
+    let of_that_name = |file: &&Path| source.as_ref().is_some_and(|source| file.ends_with(source));
+    let headers = set.iter().filter_map(Learnt::file).filter(of_that_name);
     Embedded { imports, headers: headers.map(Path::to_owned).collect() }
 }
 
@@ -315,4 +330,35 @@ enum Next {
 
 pub(super) fn damaged(what: &dyn std::fmt::Display) -> RemoteError {
     RemoteError::Damaged { during: "result", what: what.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use pcmcache_shared::recipe::Unit;
+
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_bmi_stands_in_its_recipe() {
+        let set: IncludeSet = [
+            Learnt::Bmi("found".to_owned()),
+            Learnt::Absent("/b/inc/a b.h".into()),
+            Learnt::File("/a/inc/a b.h".into()),
+            Learnt::File("/a/inc/xa b.h".into()),
+        ]
+        .into_iter()
+        .collect();
+        let mut unit = Unit::new();
+        for arg in ["-O2", "-xc++-user-header", "inc/a b.h", "-Xclang"] {
+            unit.arg(arg.as_bytes());
+        }
+        for module in ["std", "m:part", ""] {
+            unit.bmi(module, Digest::of(module));
+        }
+        let known = embedded(unit.text(), &set);
+        assert_eq!(known.imports, ["", "found", "m:part", "std"]);
+        assert_eq!(known.headers, [Path::new("/a/inc/a b.h")]);
+        let plain = unit.text().replace("-xc++-user-header", "-xc++-module");
+        assert_eq!(embedded(&plain, &set), Embedded { headers: Vec::new(), ..known });
+    }
 }
