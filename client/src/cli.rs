@@ -56,6 +56,8 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
   PCMCACHE_BASE_DIRS  directories, with colons between them, below which checkouts in other
                     places share results                               [none]
   PCMCACHE_MAX_SIZE bound of the local store, like 500M, 10G, 5GiB; 0: none              [10GiB]
+  PCMCACHE_PROFILE  launches note under this name which results they used: 'pcmcache profile push'
+                    publishes them, 'pcmcache warm' fetches them elsewhere     [none]
   PCMCACHE_LOG      file to append a line a launch to                  [none]
   PCMCACHE_STATS_LOG  file to append each launch's counts to, for one build's numbers:
                     'pcmcache stats --log FILE' adds them up           [none]

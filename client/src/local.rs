@@ -13,6 +13,7 @@
 //!     memo/ab/NAME         sealed: what was hashed or asked of the compiler before, see `memo`
 //!     locks/ab/CLAIM       flocked while a launcher works on the claim
 //!     counts               a line for each launch, see `stats`
+//!     profiles/NAME        which results a build used, see `notes`
 //!     damaged/             what did not match its name or seal, moved aside for a person to look at
 //!     fill, trim.lock      how full the store is, see `fill`; who trims it, and when that was
 //! ```
@@ -30,6 +31,7 @@ pub mod history;
 pub mod inventory;
 pub mod lock;
 pub mod memo;
+mod notes;
 pub mod origin;
 pub mod sealed;
 pub mod stats;
@@ -180,6 +182,17 @@ impl Store {
         })
     }
 
+    /// Adds an include set behind those that are known: whoever compiled here learnt theirs later.
+    pub fn add_older_set(&self, unit: UnitKey, set: &IncludeSet) -> io::Result<()> {
+        let mut sets = self.include_sets(unit);
+        if sets.contains(set) {
+            return Ok(());
+        }
+        sets.truncate(limits::MAX_SETS - 1);
+        sets.push(set.clone());
+        self.put_sets(unit, &sets)
+    }
+
     /// Adds an include set as the unit's newest.
     pub fn add_include_set(&self, unit: UnitKey, set: &IncludeSet) -> io::Result<()> {
         let mut sets = self.include_sets(unit);
@@ -189,6 +202,10 @@ impl Store {
         sets.retain(|known| known != set);
         sets.insert(0, set.clone());
         sets.truncate(limits::MAX_SETS);
+        self.put_sets(unit, &sets)
+    }
+
+    fn put_sets(&self, unit: UnitKey, sets: &[IncludeSet]) -> io::Result<()> {
         let body: String = sets.iter().map(|set| set.text() + "end\n").collect();
         self.write_sealed(Kind::Units, &unit.to_string(), body.as_bytes())
     }

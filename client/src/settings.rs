@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pcmcache_shared::Scope;
+use pcmcache_shared::{ProfileName, Scope};
 
 use crate::bases::Bases;
 use crate::signing::TrustedKeys;
@@ -94,6 +94,8 @@ pub struct Settings {
     pub jobs: Option<usize>,
     /// The bound of the local store; none if it is 0.
     pub max_size: Option<ByteSize>,
+    /// Launches note under this name which results they used.
+    pub profile: Option<ProfileName>,
     /// Where to log; nowhere if not set.
     pub log: Option<PathBuf>,
     /// Where every launch appends its counts; nowhere if not set.
@@ -125,6 +127,7 @@ pub const NAMES: [&str; 18] = [
     "timeout",
     "jobs",
     "max_size",
+    "profile",
     "log",
     "stats_log",
     "base_dirs",
@@ -181,6 +184,7 @@ impl Settings {
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
             jobs: reader.take("jobs", jobs).unwrap_or_else(cores),
             max_size: Some(reader.take("max_size", size).unwrap_or(MAX_SIZE)).filter(|size| size.0 > 0),
+            profile: reader.take("profile", |text| text.parse().map_err(|_| "is no name of a profile")),
             log: reader.take("log", path),
             stats_log: reader.take("stats_log", path),
             base_dirs: reader.take("base_dirs", Bases::parse).unwrap_or_default(),

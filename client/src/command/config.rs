@@ -46,6 +46,7 @@ fn value(settings: &Settings, name: &str) -> String {
         "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
         "jobs" => settings.jobs.map(|jobs| jobs.to_string()),
         "max_size" => settings.max_size.map(|size| size.to_string()),
+        "profile" => settings.profile.as_ref().map(ToString::to_string),
         "log" => path(&settings.log),
         "stats_log" => path(&settings.stats_log),
         "base_dirs" => {

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::{ActionResult, Cost, Digest, IncludeSet, Output, ReleaseReason, Role, failpoint};
+use pcmcache_shared::{
+    ActionResult, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, failpoint,
+};
 
 use super::build::Built;
 use super::session::{Hit, Known, Session, Task};
@@ -53,6 +55,7 @@ impl Session {
         task.known.insert(0, known);
         let winner = self.publish(task, &store, &result, lease);
         failpoint!("launch.published");
+        self.used = task.known.first().and_then(|known| known.recipe.as_ref()).map(Recipe::action_key);
         if winner.is_none()
             && let Some(Known { set, recipe: Some(recipe) }) = task.known.first()
             && let Err(error) =

@@ -78,6 +78,7 @@ impl Session {
                 Err(lost) => return Ok(self.lose(&store, hit, output, lost)),
             }
         }
+        self.used = Some(hit.action);
         failpoint!("hit.staged");
         for (index, (whole, path)) in staged.into_iter().enumerate() {
             whole.commit(&path).map_err(unwritable)?;

@@ -44,6 +44,8 @@ pub(super) struct Session {
     pub(super) may_write: bool,
     /// The server that the result was fetched from which was found here.
     pub(super) used_of: Option<ServerId>,
+    /// The result that was used or made.
+    pub(super) used: Option<ActionKey>,
     /// When the launch began: whoever wrote an input before that wrote it in an earlier tick than the compile.
     pub(super) began: Moment,
     notes: Vec<String>,
@@ -109,7 +111,7 @@ impl Session {
         let interrupt = Interrupt::listen();
         let may_write = settings.mode == Mode::ReadWrite;
         let slots = Slots::new(store.as_ref().map(Store::root), settings.jobs, settings.wait);
-        let (args, remote, used_of) = (Vec::new(), None, None);
+        let (args, remote, used_of, used) = (Vec::new(), None, None, None);
         Self {
             settings,
             store,
@@ -121,6 +123,7 @@ impl Session {
             slots,
             may_write,
             used_of,
+            used,
             began,
             notes,
         }
@@ -321,6 +324,7 @@ impl Session {
             self.counts.bypass(bypass.reason);
         }
         self.inputs.memo().save();
+        self.note_use();
         if let Some(store) = &self.store {
             let _ = store.count(&self.counts);
             if let Some(lock) = store.is_full(self.settings.max_size) {
@@ -332,6 +336,17 @@ impl Session {
             let _ = self.counts.append_to(log);
         }
         let _ = self.log(program, args, ended);
+    }
+
+    /// Notes for the profile, if there is one, which result this launch used or made.
+    fn note_use(&mut self) {
+        let noted = match (&self.store, &self.settings.profile, self.used) {
+            (Some(store), Some(profile), Some(action)) => store.note_use(profile, action),
+            (None, _, _) | (_, None, _) | (_, _, None) => Ok(()),
+        };
+        if let Err(error) = noted {
+            self.fault("profile", &error);
+        }
     }
 
     fn log(&self, program: &Path, args: &[OsString], ended: &Result<u8, Stop>) -> std::io::Result<()> {
