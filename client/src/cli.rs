@@ -87,6 +87,11 @@ enum Command {
     /// Make a key that signs what is published, or show which one others are to trust
     #[command(subcommand)]
     Key(command::key::Key),
+    /// Fetch what builds of these profiles used, before a build asks for it
+    Warm(command::warm::Warm),
+    /// Publish which results builds used, for 'warm' on other machines
+    #[command(subcommand)]
+    Profile(command::profile::Profile),
     /// Show the settings, and where each comes from
     Config,
     /// Remove from the local store what was not used for longest
@@ -153,6 +158,8 @@ fn run_command(words: &[OsString]) -> u8 {
         Command::Doctor(doctor) => doctor.run(&settings),
         Command::Login(login) => login.run(&settings),
         Command::Key(key) => key.run(),
+        Command::Warm(warm) => warm.run(settings),
+        Command::Profile(profile) => profile.run(&settings),
         Command::Config => command::config::run(&settings),
         Command::Trim(trim) => trim.run(&settings),
         Command::Verify(verify) => verify.run(&settings),

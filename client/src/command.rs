@@ -7,9 +7,11 @@ pub mod explain;
 pub mod key;
 pub mod login;
 pub mod papers;
+pub mod profile;
 pub mod stats;
 pub mod trim;
 pub mod verify;
+pub mod warm;
 
 use std::io::{self, Write};
 
@@ -17,7 +19,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::local::Store;
-use crate::settings::Settings;
+use crate::remote::{self, Remote};
+use crate::settings::{Mode, Settings};
 
 /// How to show something.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -32,6 +35,14 @@ enum Format {
 fn store(settings: &Settings) -> anyhow::Result<Store> {
     Store::open(&settings.dir)
         .with_context(|| format!("cannot use the cache directory {}", settings.dir.display()))
+}
+
+/// The server of these settings, for a command that needs one.
+fn server(settings: &Settings) -> anyhow::Result<Remote> {
+    let url = settings.remote.clone().filter(|_| !matches!(settings.mode, Mode::Local | Mode::Off));
+    let url =
+        url.context("no server is set: PCMCACHE_REMOTE names one, unless PCMCACHE_MODE leaves it out")?;
+    Ok(Remote::new(remote::Settings::of(settings, url))?)
 }
 
 /// Writes to stdout; a reader that went away is no fault.

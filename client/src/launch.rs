@@ -14,6 +14,7 @@ mod restore;
 mod session;
 mod trust;
 mod turn;
+pub mod warm;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

@@ -16,6 +16,7 @@ pub mod local;
 pub mod mask;
 pub mod os;
 pub mod probes;
+pub mod profile;
 pub mod remote;
 pub mod search;
 pub mod settings;

@@ -19,6 +19,7 @@ mod error;
 mod fake;
 mod lease;
 mod lines;
+mod profiles;
 mod publish;
 mod server;
 mod tls;
@@ -33,10 +34,11 @@ use std::time::Duration;
 
 use pcmcache_shared::api::acquire::{AcquireRequest, AloneReason};
 use pcmcache_shared::api::actions::PublishRequest;
+use pcmcache_shared::api::profiles::{Profile, PushRequest, Pushed};
 use pcmcache_shared::api::revocations::Revocations;
 use pcmcache_shared::api::token::WhoAmI;
 use pcmcache_shared::api::{KeyedResult, OfferedSet};
-use pcmcache_shared::{ActionKey, Digest, Scope};
+use pcmcache_shared::{ActionKey, Digest, ProfileName, Scope};
 use tokio::runtime::Runtime;
 
 pub use error::{RemoteError, Unreached};
@@ -188,6 +190,58 @@ impl Remote {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<(), RemoteError> {
         self.engine.run(interrupted, transfer::fetch(&self.server, &self.counters, digest, size, into))
+    }
+
+    /// The text of this digest, verified, of at most `at_most` bytes.
+    ///
+    /// # Errors
+    /// [`RemoteError::Gone`] if there is none, [`RemoteError::Damaged`] if what came is not it.
+    pub fn fetch_text(
+        &self,
+        digest: Digest,
+        at_most: u64,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, RemoteError> {
+        let mut text = Vec::new();
+        let fetch = transfer::fetch_up_to(&self.server, &self.counters, digest, at_most, &mut text);
+        self.engine.run(interrupted, fetch).map(|()| text)
+    }
+
+    /// The profile of that name, if there is one.
+    ///
+    /// # Errors
+    /// Any but [`RemoteError::Gone`] and [`RemoteError::Local`].
+    pub fn profile(
+        &self,
+        name: &ProfileName,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Profile>, RemoteError> {
+        self.engine.run(interrupted, profiles::read(&self.server, name))
+    }
+
+    /// Puts a profile in the place of the one of that name, durably.
+    ///
+    /// # Errors
+    /// Any but [`RemoteError::Gone`].
+    pub fn push_profile(
+        &self,
+        name: &ProfileName,
+        request: &PushRequest,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Pushed, RemoteError> {
+        self.engine.run(interrupted, profiles::push(&self.server, name, request))
+    }
+
+    /// The results of these actions that the server has, with the small blobs they name; those were verified.
+    ///
+    /// # Errors
+    /// Any but [`RemoteError::Gone`] and [`RemoteError::Local`].
+    pub fn look_up(
+        &self,
+        actions: &[ActionKey],
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Vec<KeyedResult>, RemoteError> {
+        self.engine.run(interrupted, profiles::look_up(&self.server, actions))
     }
 
     /// Publishes a result, and uploads those of its blobs that the server asks for; `blob` says where they are.

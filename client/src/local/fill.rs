@@ -83,9 +83,23 @@ impl Store {
     /// Makes room for a result whose outputs and recipe have these sizes. `None`: with it the store would exceed its
     /// bound.
     pub fn room_for(&self, sizes: impl Iterator<Item = u64>, bound: Option<ByteSize>) -> Option<Room> {
-        let Some(bound) = bound else { return Some(Room::unbounded()) };
+        match bound {
+            Some(bound) => self.room_below(sizes, stop_mark(bound)),
+            None => Some(Room::unbounded()),
+        }
+    }
+
+    /// The same for what nobody waits for: nothing is trimmed for its sake. `None`: with it a trim would begin.
+    pub fn room_to_spare(&self, sizes: impl Iterator<Item = u64>, bound: Option<ByteSize>) -> Option<Room> {
+        match bound {
+            Some(bound) => self.room_below(sizes, high_water(bound)),
+            None => Some(Room::unbounded()),
+        }
+    }
+
+    fn room_below(&self, sizes: impl Iterator<Item = u64>, mark: ByteSize) -> Option<Room> {
         let pages = SEALED_PAGES + sizes.map(|size| size.div_ceil(PAGE)).sum::<u64>();
-        let fits = |estimate: &u64| estimate * PAGE <= stop_mark(bound).0;
+        let fits = |estimate: &u64| estimate * PAGE <= mark.0;
         // Looked at first: what is not stored must not fill the estimate. Added, then looked at again: many may have
         // looked at once. If it cannot be written down, nothing can be stored.
         if fits(&(self.pages() + pages)) {

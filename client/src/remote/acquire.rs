@@ -167,7 +167,7 @@ fn verified_sets(sets: Vec<OfferedSet>) -> Result<Vec<OfferedSet>, RemoteError> 
 }
 
 /// A result someone could have made, with those inline blobs that match their digests; others are fetched.
-fn verified(mut keyed: KeyedResult) -> Result<KeyedResult, RemoteError> {
+pub(super) fn verified(mut keyed: KeyedResult) -> Result<KeyedResult, RemoteError> {
     keyed.result.check().map_err(|error| RemoteError::damaged(DURING, error.to_string()))?;
     keyed.blobs.retain(|digest, inline| Digest::of(&inline.0) == *digest);
     Ok(keyed)

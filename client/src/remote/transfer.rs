@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::io::ReaderStream;
 
 use super::RemoteError;
+use super::answer::Answer;
 use super::server::Server;
 
 const FETCH: &str = "fetch";
@@ -42,18 +43,52 @@ pub(super) async fn fetch(
     size: u64,
     into: &mut dyn Write,
 ) -> Result<(), RemoteError> {
-    let damaged = |what: &str| RemoteError::damaged(FETCH, format!("blob {digest} {what}"));
-    let by = Instant::now() + server.deadlines.transfer(size);
-    let request = server.request(Method::GET, &api::blobs::path(&server.scope, digest));
-    let mut answer = server.send(FETCH, request, server.deadlines.idle).await?;
-    match answer.status() {
-        200 => {}
-        404 => return Err(RemoteError::Gone),
-        _ => return Err(answer.refusal().await?.into()),
-    }
+    let answer = ask_for(server, digest).await?;
     if answer.declared().is_some_and(|declared| declared != size) {
-        return Err(damaged("has another size than its result says"));
+        return Err(damaged(digest, "has another size than its result says"));
     }
+    match take(server, counters, answer, digest, size, into).await? {
+        came if came == size => Ok(()),
+        _ => Err(damaged(digest, "is short")),
+    }
+}
+
+/// The same for a blob whose size nobody said, of at most so many bytes.
+pub(super) async fn fetch_up_to(
+    server: &Server,
+    counters: &Counters,
+    digest: Digest,
+    at_most: u64,
+    into: &mut dyn Write,
+) -> Result<(), RemoteError> {
+    let answer = ask_for(server, digest).await?;
+    take(server, counters, answer, digest, at_most, into).await.map(drop)
+}
+
+fn damaged(digest: Digest, what: &str) -> RemoteError {
+    RemoteError::damaged(FETCH, format!("blob {digest} {what}"))
+}
+
+async fn ask_for(server: &Server, digest: Digest) -> Result<Answer, RemoteError> {
+    let request = server.request(Method::GET, &api::blobs::path(&server.scope, digest));
+    let answer = server.send(FETCH, request, server.deadlines.idle).await?;
+    match answer.status() {
+        200 => Ok(answer),
+        404 => Err(RemoteError::Gone),
+        _ => Err(answer.refusal().await?.into()),
+    }
+}
+
+/// Takes the body, which must be the blob's bytes, at most so many; says how many came.
+async fn take(
+    server: &Server,
+    counters: &Counters,
+    mut answer: Answer,
+    digest: Digest,
+    at_most: u64,
+    into: &mut dyn Write,
+) -> Result<u64, RemoteError> {
+    let by = Instant::now() + server.deadlines.transfer(at_most);
     let mut hashing = Hashing::new(into);
     loop {
         let piece = match answer.steady_piece(by).await {
@@ -61,19 +96,18 @@ pub(super) async fn fetch(
             Ok(None) => break,
             // A cut in the middle is a blob that is not whole; only silence says something of the server.
             Err(error) if error.is_silence() => return Err(error),
-            Err(error) => return Err(damaged(&format!("was cut: {error}"))),
+            Err(error) => return Err(damaged(digest, &format!("was cut: {error}"))),
         };
         let count = piece.len() as u64;
-        if count > size.saturating_sub(hashing.size()) {
-            return Err(damaged("goes on beyond its size"));
+        if count > at_most.saturating_sub(hashing.size()) {
+            return Err(damaged(digest, "goes on beyond its size"));
         }
         hashing.write_all(&piece).map_err(RemoteError::Local)?;
         counters.downloaded.fetch_add(count, Ordering::Relaxed);
     }
     match hashing.finish() {
-        (_, _, came) if came != size => Err(damaged("is short")),
-        (_, found, _) if found != digest => Err(damaged(&format!("came with the bytes of {found}"))),
-        _ => Ok(()),
+        (_, found, came) if found == digest => Ok(came),
+        (_, found, _) => Err(damaged(digest, &format!("came with the bytes of {found}"))),
     }
 }
 
