@@ -6,7 +6,9 @@ use std::time::Duration;
 use pcmcache_tests::modules::By;
 use pcmcache_tests::proxy::{Mischief, Proxy};
 use pcmcache_tests::scratch::files_below;
-use pcmcache_tests::{Chance, Finished, Machine, Modules, Scratch, Server, Unit, Weight, atlas, turn, until};
+use pcmcache_tests::{
+    Chance, Finished, Machine, Modules, Scratch, Server, Unit, Weight, atlas, tool, turn, until,
+};
 
 /// A build of the project by one machine.
 const BUILD: Duration = Duration::from_secs(300);
@@ -71,10 +73,11 @@ fn after_warm_a_machine_builds_without_server_compiler_and_scanner() {
 
 /// A program of modules, built and pushed by one machine under the profile `ci`.
 struct Fleet {
-    scratch: Scratch,
     server: Server,
     program: Modules,
     used: u64,
+    // Gone after the server, whose end looks into it.
+    scratch: Scratch,
 }
 
 impl Fleet {
@@ -86,7 +89,7 @@ impl Fleet {
         program.start(&first, By::Launcher, 2).finish().ok();
         run(&first, &["profile", "push"]).ok();
         let used = first.stats().compiles;
-        Self { scratch, server, program, used }
+        Self { server, program, used, scratch }
     }
 
     fn machine(&self, name: &str) -> Machine {
@@ -118,17 +121,24 @@ fn a_warm_start_that_is_killed_leaves_a_sound_store_and_the_next_goes_on() {
         assert_eq!((named, here + fetched), (fleet.used, fleet.used), "{step}: {}", warmed.transcript());
         assert_eq!(fleet.build(&victim), (0, fleet.used, 0), "{step}: {}", victim.log());
     }
-    // At any moment, by a slow wire and a dice.
+    // At any moment of the time that one takes here and now.
+    let mut whole = fleet.machine("whole").start(tool::launcher(), ["warm", "ci"]);
+    until("a warm start to end", || whole.ended());
+    let takes = whole.age();
     let mut chance = Chance::new("warm");
     let victim = fleet.machine("victim");
     for round in 0..10 {
+        if round % 3 == 0 {
+            run(&victim, &["clear"]).ok();
+        }
         let mut process = victim.start(victim.launcher(), ["warm", "ci"]);
-        let after = Duration::from_millis(chance.below(60));
+        let after = chance.moment(takes);
         until("the moment to kill it", || process.age() >= after || process.ended());
         process.kill();
         until("its end", || process.ended());
         is_sound(&victim);
-        println!("round {round}: killed after {after:?}, {} files", files_below(&victim.cache()).len());
+        let results = files_below(&victim.cache().join("v1/results")).len();
+        println!("round {round}: killed after {after:?} of {takes:?}, {results} of {} results", fleet.used);
     }
     run(&victim, &["warm", "ci"]).ok();
     assert_eq!(fleet.build(&victim), (0, fleet.used, 0), "{}", victim.log());
