@@ -111,7 +111,7 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "dir",
     "remote",
     "token",
