@@ -7,7 +7,7 @@ use std::process::Command;
 use pcmcache_tests::{Process, Scratch, tool};
 
 /// What a user may set, and what the project's own design says of it.
-const VARIABLES: [&str; 17] = [
+const VARIABLES: [&str; 20] = [
     "PCMCACHE_DIR",
     "PCMCACHE_REMOTE",
     "PCMCACHE_TOKEN",
@@ -22,6 +22,8 @@ const VARIABLES: [&str; 17] = [
     "PCMCACHE_WAIT",
     "PCMCACHE_TIMEOUT",
     "PCMCACHE_JOBS",
+    "PCMCACHE_AGENT",
+    "PCMCACHE_AGENT_IDLE",
     "PCMCACHE_MAX_SIZE",
     "PCMCACHE_PROFILE",
     "PCMCACHE_LOG",

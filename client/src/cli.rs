@@ -13,6 +13,7 @@ use crate::compiler::run;
 use crate::launch::contact::{self, CATCH_UP};
 use crate::launch::launch;
 use crate::local::trim::TRIMMER;
+use crate::remote::agent::{self, AGENT};
 use crate::settings::Settings;
 
 /// What `--help` says below the commands.
@@ -53,6 +54,11 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
   PCMCACHE_JOBS     compilers that run at once under the launchers of one cache directory; a build may
                     start more (ninja -j): who waits for another machine uses no core. 0 or off: no limit
                                                                        [the cores that it may use]
+  PCMCACHE_AGENT    auto        launchers share connections to an https server: one of them leaves a
+                                process behind that keeps them open  [auto]
+                    on          with every server
+                    off         never
+  PCMCACHE_AGENT_IDLE  how long that process stays when nobody asks it, in seconds       [60]
   PCMCACHE_BASE_DIRS  directories, with colons between them, below which checkouts in other
                     places share results                               [none]
   PCMCACHE_MAX_SIZE bound of the local store, like 500M, 10G, 5GiB; 0: none              [10GiB]
@@ -119,6 +125,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
         Some((first, args)) if first == run::WATCH => run::watch(args.iter().cloned()),
         Some((first, _)) if first == TRIMMER => command::trim::run_as_trimmer(&Settings::load()),
         Some((first, _)) if first == CATCH_UP => contact::run_as_asker(Settings::load()),
+        Some((first, args)) if first == AGENT => agent::run_as_agent(args),
         Some((first, args)) if first == REBUILD => command::verify::run_as_rebuilder(args, Settings::load()),
         Some((first, args)) if first == "--" && !args.is_empty() => launch_words(args),
         Some((first, _)) if !is_command(first) => launch_words(&rest),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -180,6 +181,41 @@ pub fn is_open_to_others(metadata: &std::fs::Metadata) -> bool {
 /// This process's user.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Connects to a socket by its path without waiting for anyone: where more wait already than may, that is an error.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// The user of the process at the other end of the socket.
+pub fn peer(socket: impl AsFd) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
+}
+
+/// What tells this host, since it was started, and the network that its processes see from others.
+pub fn network() -> String {
+    let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs_err::read_link("/proc/self/ns/net").unwrap_or_default();
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
+/// Leaves the session, the process group and the terminal of whoever started this process, and closes what they passed
+/// on besides the standard streams: a lock, a pipe of make's. Nothing else may have been opened yet.
+pub fn leave_everything() {
+    let _ = rustix::process::setsid();
+    let open = fs_err::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // The directory itself is among them, and closed already.
+        let _ = nix::unistd::close(number);
+    }
 }
 
 /// Random bits for names of temporaries, request ids and the like.

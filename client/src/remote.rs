@@ -11,6 +11,7 @@
 //! then gives the lease to the next within its grace.
 
 mod acquire;
+pub mod agent;
 mod answer;
 pub mod breaker;
 pub mod ci;
@@ -21,6 +22,7 @@ mod lease;
 mod lines;
 mod profiles;
 mod publish;
+mod road;
 mod server;
 mod tls;
 mod transfer;
@@ -46,6 +48,7 @@ pub use lease::Lease;
 
 use crate::os;
 use crate::settings::Papers;
+use agent::Agent;
 use breaker::ProbeTicket;
 use server::{Deadlines, Server};
 use transfer::Counters;
@@ -137,12 +140,24 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Misconfigured`] if nothing could ever be asked with these settings.
     pub fn new(settings: Settings) -> Result<Self, RemoteError> {
-        let deadlines = Deadlines::new(settings.timeout);
-        Self::with_deadlines(settings, deadlines)
+        Self::by(None, settings)
     }
 
-    fn with_deadlines(settings: Settings, deadlines: Deadlines) -> Result<Self, RemoteError> {
-        let server = Arc::new(Server::new(&settings, deadlines)?);
+    /// The same by way of the agent, if that is there; else one is started once the server has answered.
+    ///
+    /// # Errors
+    /// [`RemoteError::Misconfigured`] if nothing could ever be asked with these settings.
+    pub fn by(agent: Option<Agent>, settings: Settings) -> Result<Self, RemoteError> {
+        let deadlines = Deadlines::new(settings.timeout);
+        Self::with_deadlines(settings, deadlines, agent)
+    }
+
+    fn with_deadlines(
+        settings: Settings,
+        deadlines: Deadlines,
+        agent: Option<Agent>,
+    ) -> Result<Self, RemoteError> {
+        let server = Arc::new(Server::new(&settings, deadlines, agent)?);
         let engine = Arc::new(Engine::start()?);
         Ok(Self { engine, server, counters: Counters::default(), holder: settings.holder })
     }

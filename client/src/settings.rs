@@ -43,6 +43,32 @@ impl Mode {
     }
 }
 
+/// Whether launchers share their connections to the server by way of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Where a connection costs more than the way through the agent.
+    Auto,
+    /// With every server.
+    On,
+    /// Each launcher makes its own.
+    Off,
+}
+
+impl Sharing {
+    /// The word for it in the environment and in `config.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Auto, Self::On, Self::Off].into_iter().find(|sharing| sharing.word() == text)
+    }
+}
+
 /// Where a value came from, for `pcmcache config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -92,6 +118,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// How many compilers run at once under the launchers of the cache directory; none: there is no limit.
     pub jobs: Option<usize>,
+    /// Whether connections to the server are shared.
+    pub agent: Sharing,
+    /// For how long an agent that nobody asks stays.
+    pub agent_idle: Duration,
     /// The bound of the local store; none if it is 0.
     pub max_size: Option<ByteSize>,
     /// Launches note under this name which results they used.
@@ -111,7 +141,7 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 21] = [
     "dir",
     "remote",
     "token",
@@ -126,6 +156,8 @@ pub const NAMES: [&str; 19] = [
     "wait",
     "timeout",
     "jobs",
+    "agent",
+    "agent_idle",
     "max_size",
     "profile",
     "log",
@@ -183,6 +215,10 @@ impl Settings {
             wait: reader.take("wait", positive_seconds).unwrap_or(Duration::from_secs(300)),
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
             jobs: reader.take("jobs", jobs).unwrap_or_else(cores),
+            agent: reader
+                .take("agent", |text| Sharing::parse(text).ok_or("must be auto, on or off"))
+                .unwrap_or(Sharing::Auto),
+            agent_idle: reader.take("agent_idle", positive_seconds).unwrap_or(Duration::from_secs(60)),
             max_size: Some(reader.take("max_size", size).unwrap_or(MAX_SIZE)).filter(|size| size.0 > 0),
             profile: reader.take("profile", |text| text.parse().map_err(|_| "is no name of a profile")),
             log: reader.take("log", path),
@@ -404,8 +440,10 @@ mod tests {
             ("PCMCACHE_WAIT", "soon"),
             ("PCMCACHE_DIR", "relative"),
             ("PCMCACHE_REMOTE", "cache:7733"),
+            ("PCMCACHE_AGENT", "yes"),
         ]);
+        assert_eq!(read.agent, Sharing::Auto);
         assert_eq!((read.mode, read.wait.as_secs(), read.remote.is_none()), (Mode::ReadWrite, 300, true));
-        assert_eq!(read.faults.len(), 4, "{:?}", read.faults);
+        assert_eq!(read.faults.len(), 5, "{:?}", read.faults);
     }
 }

@@ -45,6 +45,8 @@ fn value(settings: &Settings, name: &str) -> String {
         "wait" => Some(format!("{} s", settings.wait.as_secs_f64())),
         "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
         "jobs" => settings.jobs.map(|jobs| jobs.to_string()),
+        "agent" => Some(settings.agent.word().to_owned()),
+        "agent_idle" => Some(format!("{} s", settings.agent_idle.as_secs_f64())),
         "max_size" => settings.max_size.map(|size| size.to_string()),
         "profile" => settings.profile.as_ref().map(ToString::to_string),
         "log" => path(&settings.log),

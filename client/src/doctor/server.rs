@@ -8,11 +8,14 @@ use pcmcache_shared::api::token::WhoAmI;
 use pcmcache_shared::{Claim, ReleaseReason, Scope, UnitKey};
 
 use super::Finding;
+use crate::local::Store;
 use crate::os;
+use crate::remote::agent::{Agent, Knock};
 use crate::remote::{self, Acquired, Remote, RemoteError};
-use crate::settings::{Mode, Settings};
+use crate::settings::{Mode, Settings, Sharing};
 
 const WHAT: &str = "server";
+const AGENT: &str = "agent";
 /// A clock that is further off than this confuses who reads logs; nothing else depends on it.
 const ODD: Duration = Duration::from_secs(60);
 
@@ -47,7 +50,30 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
     };
     let mut findings = vec![rights(settings, &remote, url)];
     findings.extend(skew(&date));
+    findings.push(agent(settings, url));
     findings
+}
+
+/// Whether launchers share their connections.
+fn agent(settings: &Settings, url: &str) -> Finding {
+    let agent = Store::open(&settings.dir).ok().and_then(|store| Agent::wanted(settings, url, store.root()));
+    let Some(agent) = agent else {
+        let why = match settings.agent {
+            Sharing::Off => "it is set to off",
+            Sharing::Auto | Sharing::On => "for this server it is not worth it",
+        };
+        return Finding::ok(AGENT, format!("none: {why}; each launcher connects for itself"));
+    };
+    match agent.knock() {
+        Knock::Answered(words) => Finding::ok(AGENT, format!("it is up: {words}")),
+        Knock::Absent => Finding::ok(AGENT, "none is up; the next launcher that asks the server starts it"),
+        Knock::Refused => {
+            Finding::ok(AGENT, "it is up, and busy; launchers connect for themselves meanwhile")
+        }
+        Knock::Silent => {
+            Finding::ok(AGENT, "one was there that did not answer; the next launcher starts another")
+        }
+    }
 }
 
 /// What the server lets us do in the scope that is set.

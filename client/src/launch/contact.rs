@@ -14,6 +14,7 @@ use super::turn::damaged;
 use crate::local::lock::Turn;
 use crate::local::origin::{MAX_SCOPES, ServerId, ServerNotes};
 use crate::os;
+use crate::remote::agent::Agent;
 use crate::remote::breaker::{Breaker, State};
 use crate::remote::{self, Remote, RemoteError};
 use crate::settings::{Mode, Settings};
@@ -57,7 +58,9 @@ impl Session {
             }
             Some(State::Closed) | None => {}
         }
-        match Remote::new(settings) {
+        let store = self.store.as_ref();
+        let agent = store.and_then(|store| Agent::wanted(&self.settings, &settings.url, store.root()));
+        match Remote::by(agent, settings) {
             Ok(remote) => self.remote = Some(remote),
             Err(error) => self.remote_fault(&error),
         }

@@ -64,10 +64,12 @@ pub(super) async fn acquire(
 ) -> Result<Heard, RemoteError> {
     let mut wait = Wait::new(server.deadlines, request.wait_ms);
     loop {
+        let by_agent = server.is_by_agent();
         let error = match ask(server, request, &mut wait, busy).await {
             Ok(verdict) => return Ok(Heard { verdict, waited: wait.began }),
             Err(error) => error,
         };
+        let Err(error) = server.turn_back(by_agent, error) else { continue };
         if !wait.outlives(&error) {
             return Err(error);
         }
@@ -272,7 +274,7 @@ mod tests {
     #[test]
     fn nobody_there_is_unreachable() {
         let address = Fake::start(|_, _| {}).kill();
-        let remote = Remote::with_deadlines(settings(address), short()).unwrap();
+        let remote = Remote::with_deadlines(settings(address), short(), None).unwrap();
         let error = remote.acquire(&request(60_000), &mut || {}, &never).unwrap_err();
         assert!(error.trips_breaker() && !error.is_silence(), "{error}");
         assert!(!remote.probe());

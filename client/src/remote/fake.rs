@@ -162,7 +162,7 @@ impl Fake {
     }
 
     pub(super) fn remote_with(&self, deadlines: Deadlines) -> Remote {
-        Remote::with_deadlines(settings(self.address), deadlines).unwrap()
+        Remote::with_deadlines(settings(self.address), deadlines, None).unwrap()
     }
 }
 

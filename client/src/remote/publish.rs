@@ -116,7 +116,7 @@ async fn outliving<T>(
 ) -> Result<T, RemoteError> {
     let mut until = None;
     loop {
-        let error = match attempt().await {
+        let error = match server.reach(&attempt).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pcmcache_shared::api::leases::{Hold, ReleaseRequest, RenewRequest, Renewed};
@@ -15,7 +15,9 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Url};
 use serde::de::DeserializeOwned;
 
+use super::agent::Agent;
 use super::answer::Answer;
+use super::road::Roads;
 use super::{RemoteError, Settings, tls};
 
 /// The longest that one blob may take, whatever its size.
@@ -72,12 +74,10 @@ impl Deadlines {
 /// One server.
 #[derive(Debug)]
 pub(super) struct Server {
-    client: reqwest::Client,
-    base: String,
+    roads: Roads,
     /// By what it is believed, for people.
     believed: String,
-    /// Whether it asked who we are, and whether it ever answered.
-    asked: Arc<AtomicBool>,
+    /// Whether it ever answered.
     answered: AtomicBool,
     /// The epoch that the last answer under the scope named.
     epoch: Mutex<Option<u64>>,
@@ -86,36 +86,22 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(settings: &Settings, deadlines: Deadlines) -> Result<Self, RemoteError> {
-        let url = Url::parse(&settings.url)
-            .map_err(|error| RemoteError::Misconfigured(format!("the server's URL: {error}")))?;
-        let asked = Arc::new(AtomicBool::new(false));
-        let papers = match url.scheme() {
-            _ if url.query().is_some() || url.fragment().is_some() => return Err(bad_url()),
-            "https" => tls::config(&settings.papers, Arc::clone(&asked))?,
-            "http" => tls::none()?,
-            _ => return Err(bad_url()),
-        };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("pcmcache/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers(token(settings)?.as_deref())?)
-            .tls_backend_preconfigured(papers)
-            .connect_timeout(deadlines.first)
-            // A redirect could lead a token and a build's bytes anywhere; none is part of the protocol.
-            .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&url) {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| RemoteError::Misconfigured(error.to_string()))?;
-        let base = url.as_str().trim_end_matches('/').to_owned();
+    pub(super) fn new(
+        settings: &Settings,
+        deadlines: Deadlines,
+        agent: Option<Agent>,
+    ) -> Result<Self, RemoteError> {
+        let headers = headers(token(settings)?.as_deref())?;
+        let roads = Roads::new(&settings.url, &settings.papers, headers, deadlines.first, agent)?;
         let believed = tls::believed(&settings.papers);
         let (scope, answered) = (settings.scope.clone(), AtomicBool::new(false));
         let epoch = Mutex::default();
-        Ok(Self { client, base, believed, asked, answered, epoch, scope, deadlines })
+        Ok(Self { roads, believed, answered, epoch, scope, deadlines })
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base))
+        let road = self.roads.current();
+        road.client.request(method, format!("{}{path}", road.base))
     }
 
     /// Sends the request, and waits at most `within` for the head of its answer.
@@ -128,19 +114,54 @@ impl Server {
         match tokio::time::timeout(within, request.send()).await {
             Ok(Ok(response)) => {
                 self.answered.store(true, Ordering::Relaxed);
+                self.roads.arrived();
                 self.note_epoch(response.headers());
                 Ok(Answer::new(during, response, self.deadlines))
             }
             Ok(Err(error)) => {
-                let unknown = self.asked.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed);
+                let asked = self.roads.asked.load(Ordering::Relaxed);
+                let unknown = asked && !self.answered.load(Ordering::Relaxed);
                 Err(RemoteError::cut_by(during, error, unknown, &self.believed))
             }
             Err(_) => Err(RemoteError::silent(during)),
         }
     }
 
+    /// Whether what is asked now goes by way of the agent.
+    pub(super) fn is_by_agent(&self) -> bool {
+        self.roads.are_by_agent()
+    }
+
+    /// After an error on a way that was `by_agent`: `Ok` means to ask again, directly.
+    pub(super) fn turn_back(&self, by_agent: bool, error: RemoteError) -> Result<(), RemoteError> {
+        self.roads.turn_back(by_agent, error)
+    }
+
+    /// Does it once, or a second time directly if the agent failed us.
+    pub(super) async fn reach<T>(
+        &self,
+        work: impl AsyncFn() -> Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
+        let by_agent = self.is_by_agent();
+        match work().await {
+            Err(error) => self.turn_back(by_agent, error)?,
+            done => return done,
+        }
+        work().await
+    }
+
     /// Tells the server that the holder is alive; how long the lease now lives.
     pub(super) async fn renew(&self, claim: Claim, hold: &Hold) -> Result<Duration, RemoteError> {
+        loop {
+            let by_agent = self.is_by_agent();
+            match self.renew_once(claim, hold).await {
+                Err(error) => self.turn_back(by_agent, error)?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn renew_once(&self, claim: Claim, hold: &Hold) -> Result<Duration, RemoteError> {
         let body: &RenewRequest = hold;
         let request = self.request(Method::POST, &api::leases::path(&self.scope, claim)).json(body);
         let answer = self.send("renew", request, self.deadlines.first).await?;
@@ -158,12 +179,15 @@ impl Server {
         reason: ReleaseReason,
     ) -> Result<(), RemoteError> {
         let body = ReleaseRequest { fence: hold.fence, secret: hold.secret.clone(), reason };
-        let request = self.request(Method::DELETE, &api::leases::path(&self.scope, claim)).json(&body);
-        let answer = self.send("release", request, self.deadlines.first).await?;
-        match answer.status() {
-            200..=299 => Ok(()),
-            _ => Err(answer.refusal().await?.into()),
-        }
+        let release = async || {
+            let request = self.request(Method::DELETE, &api::leases::path(&self.scope, claim)).json(&body);
+            let answer = self.send("release", request, self.deadlines.first).await?;
+            match answer.status() {
+                200..=299 => Ok(()),
+                _ => Err(answer.refusal().await?.into()),
+            }
+        };
+        self.reach(release).await
     }
 
     /// The epoch that the last answer named, if it named one.
@@ -195,11 +219,14 @@ impl Server {
         during: &'static str,
         path: &str,
     ) -> Result<T, RemoteError> {
-        let answer = self.send(during, self.request(Method::GET, path), self.deadlines.first).await?;
-        match answer.status() {
-            200 => answer.small_json().await,
-            _ => Err(answer.refusal().await?.into()),
-        }
+        let get = async || {
+            let answer = self.send(during, self.request(Method::GET, path), self.deadlines.first).await?;
+            match answer.status() {
+                200 => answer.small_json().await,
+                _ => Err(answer.refusal().await?.into()),
+            }
+        };
+        self.reach(get).await
     }
 
     /// Whether it is there and says it is well.
@@ -216,10 +243,6 @@ impl Server {
             _ => Err(answer.refusal().await?.into()),
         }
     }
-}
-
-fn bad_url() -> RemoteError {
-    RemoteError::Misconfigured("the server's URL must be https://HOST:PORT or http://HOST:PORT".to_owned())
 }
 
 /// The token that is said, or the one in the file: that is read each time, since whoever renews it writes it anew.

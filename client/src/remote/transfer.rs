@@ -5,18 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Buf as _;
 use futures::TryStreamExt as _;
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::{self, OCTETS};
 use pcmcache_shared::digest::{CHUNK, Hashing};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use reqwest::{Body, Method};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::io::ReaderStream;
 
 use super::RemoteError;
-use super::answer::Answer;
 use super::server::Server;
 
 const FETCH: &str = "fetch";
@@ -35,7 +35,30 @@ impl Counters {
     }
 }
 
-/// Streams a blob into `into`, never more than `size` bytes of it.
+/// How large a blob is to be.
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    Exactly(u64),
+    AtMost(u64),
+}
+
+impl Size {
+    fn most(self) -> u64 {
+        match self {
+            Self::Exactly(size) | Self::AtMost(size) => size,
+        }
+    }
+
+    fn may_be(self, size: u64) -> bool {
+        match self {
+            Self::Exactly(right) => size == right,
+            Self::AtMost(most) => size <= most,
+        }
+    }
+}
+
+/// Streams a blob into `into`, never more than `size` bytes of it. Where the agent fails on the way, the rest is fetched
+/// directly.
 pub(super) async fn fetch(
     server: &Server,
     counters: &Counters,
@@ -43,14 +66,7 @@ pub(super) async fn fetch(
     size: u64,
     into: &mut dyn Write,
 ) -> Result<(), RemoteError> {
-    let answer = ask_for(server, digest).await?;
-    if answer.declared().is_some_and(|declared| declared != size) {
-        return Err(damaged(digest, "has another size than its result says"));
-    }
-    match take(server, counters, answer, digest, size, into).await? {
-        came if came == size => Ok(()),
-        _ => Err(damaged(digest, "is short")),
-    }
+    fetch_all(server, counters, digest, Size::Exactly(size), into).await
 }
 
 /// The same for a blob whose size nobody said, of at most so many bytes.
@@ -61,54 +77,98 @@ pub(super) async fn fetch_up_to(
     at_most: u64,
     into: &mut dyn Write,
 ) -> Result<(), RemoteError> {
-    let answer = ask_for(server, digest).await?;
-    take(server, counters, answer, digest, at_most, into).await.map(drop)
+    fetch_all(server, counters, digest, Size::AtMost(at_most), into).await
 }
 
-fn damaged(digest: Digest, what: &str) -> RemoteError {
-    RemoteError::damaged(FETCH, format!("blob {digest} {what}"))
-}
-
-async fn ask_for(server: &Server, digest: Digest) -> Result<Answer, RemoteError> {
-    let request = server.request(Method::GET, &api::blobs::path(&server.scope, digest));
-    let answer = server.send(FETCH, request, server.deadlines.idle).await?;
-    match answer.status() {
-        200 => Ok(answer),
-        404 => Err(RemoteError::Gone),
-        _ => Err(answer.refusal().await?.into()),
+async fn fetch_all(
+    server: &Server,
+    counters: &Counters,
+    digest: Digest,
+    size: Size,
+    into: &mut dyn Write,
+) -> Result<(), RemoteError> {
+    let mut hashing = Hashing::new(into);
+    loop {
+        let by_agent = server.is_by_agent();
+        match fetch_rest(server, counters, digest, size, &mut hashing).await {
+            Ok(()) => break,
+            Err(Fault::Cut(error)) => {
+                // A cut in the middle is a blob that is not whole; only silence says something of the server.
+                let cut = |error| damaged(digest, &format!("was cut: {error}"));
+                server.turn_back(by_agent, error).map_err(cut)?;
+            }
+            Err(Fault::Other(error)) => server.turn_back(by_agent, error)?,
+        }
+    }
+    match hashing.finish() {
+        (_, _, came) if !size.may_be(came) => Err(damaged(digest, "is short")),
+        (_, found, _) if found != digest => Err(damaged(digest, &format!("came with the bytes of {found}"))),
+        _ => Ok(()),
     }
 }
 
-/// Takes the body, which must be the blob's bytes, at most so many; says how many came.
-async fn take(
+/// What ends a fetch early.
+enum Fault {
+    /// The answer had begun.
+    Cut(RemoteError),
+    Other(RemoteError),
+}
+
+impl From<RemoteError> for Fault {
+    fn from(error: RemoteError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Fetches what is not there yet.
+async fn fetch_rest(
     server: &Server,
     counters: &Counters,
-    mut answer: Answer,
     digest: Digest,
-    at_most: u64,
-    into: &mut dyn Write,
-) -> Result<u64, RemoteError> {
-    let by = Instant::now() + server.deadlines.transfer(at_most);
-    let mut hashing = Hashing::new(into);
+    size: Size,
+    hashing: &mut Hashing<&mut dyn Write>,
+) -> Result<(), Fault> {
+    let begun = hashing.size();
+    if begun > 0 && begun == size.most() {
+        return Ok(());
+    }
+    let by = Instant::now() + server.deadlines.transfer(size.most());
+    let mut request = server.request(Method::GET, &api::blobs::path(&server.scope, digest));
+    if begun > 0 {
+        request = request.header(RANGE, format!("bytes={begun}-"));
+    }
+    let mut answer = server.send(FETCH, request, server.deadlines.idle).await?;
+    // Who knows no ranges sends what is there already once more.
+    let mut again = match answer.status() {
+        200 => begun,
+        206 if begun > 0 => 0,
+        404 => return Err(RemoteError::Gone.into()),
+        _ => return Err(RemoteError::from(answer.refusal().await?).into()),
+    };
+    if answer.declared().is_some_and(|declared| !size.may_be(declared.saturating_add(begun - again))) {
+        return Err(damaged(digest, "has another size than its result says").into());
+    }
     loop {
-        let piece = match answer.steady_piece(by).await {
+        let mut piece = match answer.steady_piece(by).await {
             Ok(Some(piece)) => piece,
-            Ok(None) => break,
-            // A cut in the middle is a blob that is not whole; only silence says something of the server.
-            Err(error) if error.is_silence() => return Err(error),
-            Err(error) => return Err(damaged(digest, &format!("was cut: {error}"))),
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_silence() => return Err(error.into()),
+            Err(error) => return Err(Fault::Cut(error)),
         };
+        let known = usize::try_from(again).unwrap_or(usize::MAX).min(piece.len());
+        again -= known as u64;
+        piece.advance(known);
         let count = piece.len() as u64;
-        if count > at_most.saturating_sub(hashing.size()) {
-            return Err(damaged(digest, "goes on beyond its size"));
+        if count > size.most().saturating_sub(hashing.size()) {
+            return Err(damaged(digest, "goes on beyond its size").into());
         }
         hashing.write_all(&piece).map_err(RemoteError::Local)?;
         counters.downloaded.fetch_add(count, Ordering::Relaxed);
     }
-    match hashing.finish() {
-        (_, found, came) if found == digest => Ok(came),
-        (_, found, _) => Err(damaged(digest, &format!("came with the bytes of {found}"))),
-    }
+}
+
+fn damaged(digest: Digest, what: &str) -> RemoteError {
+    RemoteError::damaged(FETCH, format!("blob {digest} {what}"))
 }
 
 /// Uploads the file at `path` under its name.
@@ -282,7 +342,7 @@ mod tests {
         // Accepts by its backlog and reads nothing: what fits into the socket's buffers goes, the rest stays.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let patient = Deadlines { answer: Duration::from_secs(60), ..short() };
-        let remote = Remote::with_deadlines(settings(listener.local_addr().unwrap()), patient).unwrap();
+        let remote = Remote::with_deadlines(settings(listener.local_addr().unwrap()), patient, None).unwrap();
         let path = std::env::temp_dir().join(format!("pcmcache-upload-{}", std::process::id()));
         fs_err::File::create(&path).unwrap().set_len(64 * 1024 * 1024).unwrap();
         let started = Instant::now();
