@@ -106,8 +106,11 @@ fn each_flag_of_the_server_has_its_variable() {
     let flags = words(&help, "--");
     assert!(flags.contains("--listen") && flags.contains("--data-dir"), "{help}");
     for flag in flags.iter().filter(|flag| !matches!(flag.as_str(), "--help" | "--version")) {
-        let variable =
-            format!("PCMCACHE_SERVER_{}", flag.trim_start_matches('-').to_uppercase().replace('-', "_"));
+        let name = flag.trim_start_matches('-').to_uppercase().replace('-', "_");
+        let variable = match name.as_str() {
+            "OTLP_ENDPOINT" => "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
+            _ => format!("PCMCACHE_SERVER_{name}"),
+        };
         assert!(help.contains(&variable), "{flag} has no {variable} in\n{help}");
     }
 }

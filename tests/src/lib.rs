@@ -16,6 +16,7 @@ pub mod harm;
 pub mod http;
 pub mod issuer;
 pub mod liar;
+pub mod link;
 pub mod machine;
 pub mod modules;
 pub mod nginx;

@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pcmcache::remote::agent::AGENT;
+use rustix::process::Pid;
 use serde::Deserialize;
 
 use crate::process::MARK;
@@ -145,6 +147,28 @@ impl Machine {
     /// The machine's processes that are alive.
     pub fn alive(&self) -> Vec<String> {
         crate::process::alive(&self.mark)
+    }
+
+    /// The agents of this machine that run. They know nothing of who started them but where the cache is.
+    pub fn agents(&self) -> Vec<Pid> {
+        let cache = [b"PCMCACHE_DIR=", self.cache().as_os_str().as_encoded_bytes()].concat();
+        let holds = |pid: &str, file: &str, what: &[u8]| {
+            let bytes = fs_err::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            bytes.split(|byte| *byte == 0).any(|word| word == what)
+        };
+        let names = fs_err::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.file_name());
+        names
+            .filter_map(|name| name.into_string().ok())
+            .filter(|pid| holds(pid, "cmdline", AGENT.as_bytes()) && holds(pid, "environ", &cache))
+            .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+            .collect()
+    }
+
+    /// Where the sockets of its agents are.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let directory = self.cache().join("v1/agents");
+        let files = fs_err::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        files.filter(|path| path.extension().is_none()).collect()
     }
 
     /// A command that runs on this machine, in its build directory.

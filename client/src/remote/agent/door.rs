@@ -12,7 +12,7 @@ use crate::os;
 pub(super) const DOOR: &str = "/pcmcache-agent";
 
 /// An agent that takes longer to say that it is there is passed by. It does nothing for that but wake up.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The most that it may say, in bytes.
 const MOST: usize = 4096;
