@@ -9,9 +9,7 @@ use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, AloneReason, Kn
 use pcmcache_shared::api::{Inline, KeyedResult, OfferedSet, limits};
 use pcmcache_shared::recipe::{Learnt, unescape};
 use pcmcache_shared::staged::Durability;
-use pcmcache_shared::{
-    ActionKey, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, Scope, recipe,
-};
+use pcmcache_shared::{ActionKey, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, Scope, recipe};
 
 use super::Stop;
 use super::session::{Hit, Known, Session, Task};
