@@ -14,6 +14,7 @@
 //!     locks/ab/CLAIM       flocked while a launcher works on the claim
 //!     counts               a line for each launch, see `stats`
 //!     profiles/NAME        which results a build used, see `notes`
+//!     agents/              sockets of those who keep connections open, see `remote::agent`
 //!     damaged/             what did not match its name or seal, moved aside for a person to look at
 //!     fill, trim.lock      how full the store is, see `fill`; who trims it, and when that was
 //! ```

@@ -1,5 +1,8 @@
 //! What it is for.
 
+use std::time::Duration;
+
+use pcmcache_tests::modules::By;
 use pcmcache_tests::{Machine, Modules, Server, Unit, Weight, turn, until};
 
 use super::{Team, answers, only, said, wake};
@@ -26,6 +29,39 @@ fn hundreds_of_requests_go_over_a_few_connections() {
         println!("{name}: {requests} requests over {made} connections made meanwhile");
         assert!(requests >= per_compile * program.compiles() as u64, "{requests} requests went that way");
         assert!(made <= 4, "{made} connections were made for {requests} requests");
+    }
+}
+
+/// What it is worth is printed; what is asked for is that the handshakes are gone.
+#[test]
+fn far_from_the_server_launchers_do_not_pay_for_handshakes() {
+    let _turn = turn::alone();
+    let team = Team::at("agent-far", (Duration::from_millis(20), 125_000_000));
+    let program = Modules::write(team.scratch.dir("source"), 1, 48);
+    let right = program.right_outputs(&team.scratch);
+    let near = Machine::new(&team.scratch, "near").remote(&team.server.url());
+    program.build(&near.with("PCMCACHE_CA_FILE", team.authority.file()).with("PCMCACHE_AGENT", "off"));
+    for round in 0..3 {
+        for agent in ["off", "on"] {
+            let machine = team.machine(&format!("{agent}_{round}")).with("PCMCACHE_TIMEOUT", "5");
+            if agent == "on" {
+                wake(&team, &machine, &format!("wake_{round}"));
+            }
+            let machine = machine.with("PCMCACHE_AGENT", agent);
+            let before = team.link.connections();
+            let load = fs_err::read_to_string("/proc/loadavg").expect("the load");
+            let took = program.start(&machine, By::Launcher, 4).finish().ok().took;
+            let made = team.link.connections() - before;
+            let load = load.split(' ').next().unwrap_or_default();
+            println!(
+                "agent {agent}: {} hits took {took:?} over {made} connections, load {load}",
+                program.compiles()
+            );
+            assert_eq!(program.outputs(machine.build()), right);
+            let stats = machine.stats();
+            assert_eq!((stats.remote_hits, stats.errors.len()), (program.compiles() as u64, 0), "{stats:?}");
+            assert!(if agent == "on" { made <= 4 } else { made >= program.compiles() }, "{made} connections");
+        }
     }
 }
 
