@@ -86,7 +86,7 @@ impl Fleet {
         let server = Server::start(&scratch);
         let program = Modules::write(scratch.dir("source"), modules, parts);
         let first = Machine::new(&scratch, "first").remote(&server.url()).with("PCMCACHE_PROFILE", "ci");
-        program.start(&first, By::Launcher, 2).finish().ok();
+        program.start(&first, By::Launcher, 2).finish_within(BUILD).ok();
         run(&first, &["profile", "push"]).ok();
         let used = first.stats().compiles;
         Self { server, program, used, scratch }
@@ -99,7 +99,7 @@ impl Fleet {
     /// Builds, with the right outcome, and gives (compiles, local hits, remote hits).
     #[track_caller]
     fn build(&self, machine: &Machine) -> (u64, u64, u64) {
-        self.program.start(machine, By::Launcher, 2).finish().ok();
+        self.program.start(machine, By::Launcher, 2).finish_within(BUILD).ok();
         self.program.check(machine);
         let stats = machine.stats();
         (stats.compiles, stats.local_hits, stats.remote_hits)
@@ -168,7 +168,7 @@ fn bytes_that_are_not_what_they_should_be_are_refused_and_a_partial_warm_is_fewe
 
 #[test]
 fn a_store_that_is_nearly_full_keeps_what_it_has() {
-    let _turn = turn::beside_others();
+    let _turn = turn::alone();
     let fleet = Fleet::new("warm-full", 3, 3);
     let small = fleet.machine("small").with("PCMCACHE_MAX_SIZE", "400K");
     let unit = Unit::write(&fleet.scratch, "unit", 7, Weight::Light);
@@ -189,8 +189,8 @@ fn beside_a_running_build_a_warm_start_does_no_harm() {
     let machine = fleet.machine("machine");
     let build = fleet.program.start(&machine, By::Launcher, 2);
     let warms: Vec<_> = (0..3).map(|_| machine.start(machine.launcher(), ["warm", "ci"])).collect();
-    build.finish().ok();
-    warms.into_iter().for_each(|warm| drop(warm.finish().ok()));
+    build.finish_within(BUILD).ok();
+    warms.into_iter().for_each(|warm| drop(warm.finish_within(BUILD).ok()));
     fleet.program.check(&machine);
     is_sound(&machine);
     let stats = machine.stats();
