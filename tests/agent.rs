@@ -23,10 +23,11 @@ const NEAR: (Duration, u64) = (Duration::from_millis(1), 1 << 30);
 
 /// A server that speaks TLS, and a link to it.
 struct Team {
-    scratch: Scratch,
-    authority: Authority,
-    server: Server,
     link: Link,
+    server: Server,
+    authority: Authority,
+    /// Goes last.
+    scratch: Scratch,
 }
 
 impl Team {
@@ -40,7 +41,7 @@ impl Team {
         let shows = authority.sign(HOST);
         let server = Server::start_as(&scratch, ["--tls-cert", &shows.cert, "--tls-key", &shows.key]);
         let link = Link::start(server.address(), round_trip, bytes_per_second);
-        Self { scratch, authority, server, link }
+        Self { link, server, authority, scratch }
     }
 
     fn url(&self) -> String {

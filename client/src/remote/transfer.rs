@@ -35,30 +35,7 @@ impl Counters {
     }
 }
 
-/// How large a blob is to be.
-#[derive(Debug, Clone, Copy)]
-enum Size {
-    Exactly(u64),
-    AtMost(u64),
-}
-
-impl Size {
-    fn most(self) -> u64 {
-        match self {
-            Self::Exactly(size) | Self::AtMost(size) => size,
-        }
-    }
-
-    fn may_be(self, size: u64) -> bool {
-        match self {
-            Self::Exactly(right) => size == right,
-            Self::AtMost(most) => size <= most,
-        }
-    }
-}
-
-/// Streams a blob into `into`, never more than `size` bytes of it. Where the agent fails on the way, the rest is fetched
-/// directly.
+/// Streams a blob into `into`, never more than `size` bytes of it.
 pub(super) async fn fetch(
     server: &Server,
     counters: &Counters,
@@ -66,7 +43,7 @@ pub(super) async fn fetch(
     size: u64,
     into: &mut dyn Write,
 ) -> Result<(), RemoteError> {
-    fetch_all(server, counters, digest, Size::Exactly(size), into).await
+    take(server, counters, Wanted { digest, at_most: size, is_exact: true }, into).await
 }
 
 /// The same for a blob whose size nobody said, of at most so many bytes.
@@ -77,32 +54,48 @@ pub(super) async fn fetch_up_to(
     at_most: u64,
     into: &mut dyn Write,
 ) -> Result<(), RemoteError> {
-    fetch_all(server, counters, digest, Size::AtMost(at_most), into).await
+    take(server, counters, Wanted { digest, at_most, is_exact: false }, into).await
 }
 
-async fn fetch_all(
+/// A blob, and what is known of its size.
+#[derive(Clone, Copy)]
+struct Wanted {
+    digest: Digest,
+    at_most: u64,
+    is_exact: bool,
+}
+
+impl Wanted {
+    fn damaged(self, what: &str) -> RemoteError {
+        RemoteError::damaged(FETCH, format!("blob {} {what}", self.digest))
+    }
+}
+
+/// Fetches a blob. Where the agent fails on the way, the rest comes directly.
+async fn take(
     server: &Server,
     counters: &Counters,
-    digest: Digest,
-    size: Size,
+    wanted: Wanted,
     into: &mut dyn Write,
 ) -> Result<(), RemoteError> {
     let mut hashing = Hashing::new(into);
     loop {
         let by_agent = server.is_by_agent();
-        match fetch_rest(server, counters, digest, size, &mut hashing).await {
+        match take_rest(server, counters, wanted, &mut hashing).await {
             Ok(()) => break,
             Err(Fault::Cut(error)) => {
                 // A cut in the middle is a blob that is not whole; only silence says something of the server.
-                let cut = |error| damaged(digest, &format!("was cut: {error}"));
+                let cut = |error| wanted.damaged(&format!("was cut: {error}"));
                 server.turn_back(by_agent, error).map_err(cut)?;
             }
             Err(Fault::Other(error)) => server.turn_back(by_agent, error)?,
         }
     }
     match hashing.finish() {
-        (_, _, came) if !size.may_be(came) => Err(damaged(digest, "is short")),
-        (_, found, _) if found != digest => Err(damaged(digest, &format!("came with the bytes of {found}"))),
+        (_, _, came) if wanted.is_exact && came != wanted.at_most => Err(wanted.damaged("is short")),
+        (_, found, _) if found != wanted.digest => {
+            Err(wanted.damaged(&format!("came with the bytes of {found}")))
+        }
         _ => Ok(()),
     }
 }
@@ -121,19 +114,15 @@ impl From<RemoteError> for Fault {
 }
 
 /// Fetches what is not there yet.
-async fn fetch_rest(
+async fn take_rest(
     server: &Server,
     counters: &Counters,
-    digest: Digest,
-    size: Size,
+    wanted: Wanted,
     hashing: &mut Hashing<&mut dyn Write>,
 ) -> Result<(), Fault> {
     let begun = hashing.size();
-    if begun > 0 && begun == size.most() {
-        return Ok(());
-    }
-    let by = Instant::now() + server.deadlines.transfer(size.most());
-    let mut request = server.request(Method::GET, &api::blobs::path(&server.scope, digest));
+    let by = Instant::now() + server.deadlines.transfer(wanted.at_most);
+    let mut request = server.request(Method::GET, &api::blobs::path(&server.scope, wanted.digest));
     if begun > 0 {
         request = request.header(RANGE, format!("bytes={begun}-"));
     }
@@ -142,11 +131,14 @@ async fn fetch_rest(
     let mut again = match answer.status() {
         200 => begun,
         206 if begun > 0 => 0,
+        // All of it came before the cut.
+        416 if begun > 0 => return Ok(()),
         404 => return Err(RemoteError::Gone.into()),
         _ => return Err(RemoteError::from(answer.refusal().await?).into()),
     };
-    if answer.declared().is_some_and(|declared| !size.may_be(declared.saturating_add(begun - again))) {
-        return Err(damaged(digest, "has another size than its result says").into());
+    let due = wanted.at_most - begun + again;
+    if wanted.is_exact && answer.declared().is_some_and(|declared| declared != due) {
+        return Err(wanted.damaged("has another size than its result says").into());
     }
     loop {
         let mut piece = match answer.steady_piece(by).await {
@@ -159,16 +151,12 @@ async fn fetch_rest(
         again -= known as u64;
         piece.advance(known);
         let count = piece.len() as u64;
-        if count > size.most().saturating_sub(hashing.size()) {
-            return Err(damaged(digest, "goes on beyond its size").into());
+        if count > wanted.at_most.saturating_sub(hashing.size()) {
+            return Err(wanted.damaged("goes on beyond its size").into());
         }
         hashing.write_all(&piece).map_err(RemoteError::Local)?;
         counters.downloaded.fetch_add(count, Ordering::Relaxed);
     }
-}
-
-fn damaged(digest: Digest, what: &str) -> RemoteError {
-    RemoteError::damaged(FETCH, format!("blob {digest} {what}"))
 }
 
 /// Uploads the file at `path` under its name.
