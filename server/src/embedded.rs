@@ -29,6 +29,7 @@ mod profiles;
 mod readers;
 mod rebuild;
 mod results;
+mod scopes;
 mod spent;
 mod tables;
 mod uses;
@@ -144,12 +145,12 @@ impl Embedded {
         let prepared = index.commit(|transaction| {
             uses::prepare(transaction, age.now_s())?;
             transaction.open_table(lost::LOST)?;
+            scopes::restore(transaction, &ledger)?;
             // A kill between the moving aside and its note.
-            damaged.iter().try_for_each(|digest| lost::note(transaction, *digest, &files, &ledger))
+            damaged.iter().try_for_each(|digest| lost::note(transaction, *digest, &files, &ledger))?;
+            scopes::note(transaction, &ledger)
         });
         prepared.map_err(wrap)?;
-        let scopes = index.view(|transaction| blobs::count_scopes(&transaction.open_table(tables::UPLOADS)?));
-        ledger.count_scopes(scopes.map_err(wrap)?);
         let journal = Arc::new(Journal::open(directory)?);
         if !journal.has_base()? {
             rebase(&index, &journal, journal.roll()).map_err(wrap)??;

@@ -5,9 +5,10 @@
 //! lies on the disk. Files are counted place by place ([`Places`]) and under the lock of the place, so that a count
 //! that runs beside uploads is exact; scopes are counted from the index, by its one writer.
 //!
-//! It lives in memory only: a kill cannot leave it wrong, and every start counts anew.
+//! It lives in memory: a kill cannot leave it wrong, and every start counts the files anew. The sums of the scopes are in the
+//! index as well ([`scopes`](super::scopes)).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pcmcache_shared::Scope;
@@ -35,7 +36,9 @@ struct State {
     /// What of it the disk has not given yet.
     unallocated: u64,
     scopes: HashMap<Scope, InScope>,
-    /// A batch of writes failed after its rows were counted: count the scopes again.
+    /// Those whose stored bytes changed since the index was told.
+    changed: HashSet<Scope>,
+    /// A batch of writes failed after its rows were counted: ask the index again.
     scopes_doubtful: bool,
 }
 
@@ -72,6 +75,7 @@ impl Ledger {
             reserved: 0,
             unallocated: 0,
             scopes: HashMap::new(),
+            changed: HashSet::new(),
             scopes_doubtful: false,
         };
         Self { bounds, disk, state: Mutex::new(state), counted: watch::Sender::new(false) }
@@ -159,19 +163,31 @@ impl Ledger {
         let mut state = self.state();
         let of_scope = state.scopes.entry(scope.clone()).or_default();
         of_scope.stored = of_scope.stored.saturating_add(bytes);
+        state.note_changed(scope);
     }
 
     /// A blob is no longer visible in the scope. The index's writer calls it.
     pub(super) fn hidden(&self, scope: &Scope, bytes: u64) {
-        if let Some(of_scope) = self.state().scopes.get_mut(scope) {
+        let mut state = self.state();
+        if let Some(of_scope) = state.scopes.get_mut(scope) {
             of_scope.stored = of_scope.stored.saturating_sub(bytes);
+            state.note_changed(scope);
         }
     }
 
-    /// What is visible in each scope, counted from the index while nobody writes to it.
+    /// The scopes whose bytes changed since this was last asked, with what they have now.
+    pub(super) fn take_changed(&self) -> Vec<(Scope, u64)> {
+        let mut state = self.state();
+        let changed = std::mem::take(&mut state.changed);
+        let stored = |scope: &Scope| state.scopes.get(scope).map_or(0, |of_scope| of_scope.stored);
+        changed.into_iter().map(|scope| (scope.clone(), stored(&scope))).collect()
+    }
+
+    /// What is visible in each scope, as the index has it while nobody writes to it.
     pub(super) fn count_scopes(&self, counted: HashMap<Scope, u64>) {
         let mut state = self.state();
         state.scopes_doubtful = false;
+        state.changed.clear();
         for of_scope in state.scopes.values_mut() {
             of_scope.stored = 0;
         }
@@ -224,6 +240,12 @@ impl Ledger {
 
 /// A place that is not counted yet is counted later, with what is there then.
 impl State {
+    fn note_changed(&mut self, scope: &Scope) {
+        if !self.changed.contains(scope) {
+            self.changed.insert(scope.clone());
+        }
+    }
+
     fn add(&mut self, place: usize, bytes: u64) {
         if let Some(Some(content)) = self.places.get_mut(place) {
             content.files += 1;

@@ -19,11 +19,10 @@ use std::thread::JoinHandle;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
-use super::blobs::count_scopes;
 use super::index::{Index, fault};
 use super::journal::Journal;
 use super::ledger::Ledger;
-use super::tables::UPLOADS;
+use super::scopes;
 use crate::fault::Fault;
 
 /// Writes that may wait in line.
@@ -83,9 +82,10 @@ fn write_batches(index: &Index, ledger: &Ledger, journal: &Journal, mut jobs: mp
         }
         let outcome = index.commit(|transaction| {
             if ledger.doubts_scopes() {
-                ledger.count_scopes(count_scopes(&transaction.open_table(UPLOADS)?)?);
+                scopes::restore(transaction, ledger)?;
             }
             batch.iter_mut().try_for_each(|job| job.apply(transaction))?;
+            scopes::note(transaction, ledger)?;
             journal.flush().map_err(redb::Error::Io)
         });
         if let Err(error) = &outcome {

@@ -171,3 +171,31 @@ async fn what_is_removed_while_someone_reads_it_is_told_apart_until_they_are_don
     drop(second);
     assert_eq!(bench.cache.usage().unlinked_open_bytes, 0);
 }
+
+#[tokio::test]
+async fn what_a_scope_has_is_known_after_a_restart_and_counted_where_another_wrote() {
+    const UPLOADS: redb::TableDefinition<(&[u8; 32], &str, &str), u64> =
+        redb::TableDefinition::new("uploads");
+    let scratch = Scratch::new();
+    let has =
+        |bench: &Bench| bench.cache.usage().scopes.get(&Scope::default()).map_or(0, |scope| scope.bytes);
+    let bench = Bench::on_disk(scratch.path());
+    for bytes in [&b"one"[..], b"three"] {
+        bench.upload(bytes).await.unwrap();
+    }
+    assert_eq!(has(&bench), 8);
+    drop(bench);
+    let bench = Bench::on_disk(scratch.path());
+    assert_eq!(has(&bench), 8);
+    drop(bench);
+    // A server that knows nothing of sums.
+    let database = redb::Database::open(scratch.path().join("index.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let digest = Digest::of("by an older server");
+    transaction.open_table(UPLOADS).unwrap().insert((digest.as_bytes(), "main", "a"), 100).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    for _ in 0..2 {
+        assert_eq!(has(&Bench::on_disk(scratch.path())), 108);
+    }
+}
