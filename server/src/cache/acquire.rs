@@ -27,12 +27,16 @@ use crate::trust::View;
 /// Lines that wait for a client to read them. A `busy` line too many is dropped; the last line never is.
 const LINES: usize = 4;
 
+/// A line on its way. The channel has room for many more than it may hold, and thousands of them only wait: so it is a
+/// pointer.
+type Line = Box<Result<AcquireLine, CacheError>>;
+
 /// The lines of an answer to acquire. After a grant that was asked for with `hold`, it stays open until the lease ends.
 /// Dropping it is how a client goes away: a waiter leaves its queue, a held lease's deadline shrinks to the grace.
 #[derive(Debug)]
 pub struct AcquireStream {
     first: Option<AcquireLine>,
-    rest: mpsc::Receiver<Result<AcquireLine, CacheError>>,
+    rest: mpsc::Receiver<Line>,
 }
 
 impl Stream for AcquireStream {
@@ -43,7 +47,7 @@ impl Stream for AcquireStream {
             return Poll::Ready(Some(first));
         }
         // An error after the first line ends the stream, which a client takes for the end of its wait.
-        self.rest.poll_recv(context).map(|line| line.and_then(Result::ok))
+        self.rest.poll_recv(context).map(|line| line.and_then(|line| line.ok()))
     }
 }
 
@@ -63,7 +67,7 @@ impl Cache {
         let until = view.until().map_or(until, |end| until.min(end));
         let acquisition = Acquisition { cache: Arc::clone(self), view: view.clone(), request, until, lines };
         tokio::spawn(acquisition.run().in_current_span());
-        match rest.recv().await {
+        match rest.recv().await.map(|line| *line) {
             Some(Ok(first)) => Ok(AcquireStream { first: Some(first), rest }),
             Some(Err(error)) => Err(error),
             None => Err(CacheError::Unavailable { operation: "acquire" }),
@@ -100,7 +104,7 @@ struct Acquisition {
     request: AcquireRequest,
     /// When its wait is over.
     until: Moment,
-    lines: mpsc::Sender<Result<AcquireLine, CacheError>>,
+    lines: mpsc::Sender<Line>,
 }
 
 /// Why a wait ended.
@@ -123,7 +127,9 @@ impl Acquisition {
             let mut rung = std::pin::pin!(bell.notified());
             rung.as_mut().enable();
             let looked = self.cache.rooms.clock.now();
-            let (at, lease) = match self.cache.look(&self.view, &self.request).await {
+            // Apart: whoever waits then need not have room for a look.
+            let look = Box::pin(self.cache.look(&self.view, &self.request));
+            let (at, lease) = match look.await {
                 Ok(Look::Busy(at, lease)) => (at, lease),
                 Ok(Look::Answer(line)) => {
                     self.say(line).await;
@@ -201,7 +207,7 @@ impl Acquisition {
         let expected_ms = lease.expected.map(millis);
         let line = AcquireLine::Busy { expected_ms, holder: lease.holder.clone() };
         // Who does not read need not hear it.
-        let _ = self.lines.try_send(Ok(line));
+        let _ = self.lines.try_send(Box::new(Ok(line)));
         self.cache.rooms.clock.now() + limits::BUSY_EVERY
     }
 
@@ -213,11 +219,11 @@ impl Acquisition {
 
     async fn fail(&self, error: CacheError) {
         tracing::warn!(scope = %self.view.scope(), %error, "an acquire failed");
-        let _ = self.lines.send(Err(error)).await;
+        let _ = self.lines.send(Box::new(Err(error))).await;
     }
 
     async fn say(&self, line: AcquireLine) {
-        let _ = self.lines.send(Ok(line)).await;
+        let _ = self.lines.send(Box::new(Ok(line))).await;
     }
 
     /// Hands the lease over, and holds it for as long as the stream is open.
@@ -234,7 +240,7 @@ impl Acquisition {
             ttl_ms: millis(limits::LEASE_TTL),
             expected_ms: lease.expected.map(millis),
         };
-        let heard = self.lines.send(Ok(line)).await.is_ok();
+        let heard = self.lines.send(Box::new(Ok(line))).await.is_ok();
         let ended = match holding {
             Some(holding) if heard => self.hold_while_open(&at, holding).await,
             Some(_) | None if heard => Ok(()),
