@@ -12,7 +12,9 @@
 //!   is damaged. For that the store gives each stored copy a [`Version`].
 
 use std::fmt;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -86,6 +88,15 @@ pub trait Blobs: Send + Sync + fmt::Debug {
     /// What is known of the blob without reading it; `None` if nobody put it.
     async fn stat(&self, digest: Digest) -> Result<Option<Stat>, Fault>;
 
+    /// The same of each of these, in their order.
+    async fn stat_all(&self, digests: Vec<Digest>) -> Result<Vec<Option<Stat>>, Fault> {
+        let mut stats = Vec::with_capacity(digests.len());
+        for digest in digests {
+            stats.push(self.stat(digest).await?);
+        }
+        Ok(stats)
+    }
+
     /// Opens the copy that is there now. It stays readable when it is replaced, condemned or removed meanwhile.
     async fn open(&self, digest: Digest) -> Result<Option<Box<dyn Opened>>, Fault>;
 
@@ -153,9 +164,27 @@ pub trait Sealed: Send + fmt::Debug {
     /// How many were.
     fn size(&self) -> u64;
 
-    /// Gives the bytes their name, as put in this scope by this writer. What is acknowledged survives a power cut.
-    async fn commit(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault>;
+    /// Gives the bytes their name, which survives a power cut then. Nobody has put them yet.
+    async fn place(self: Box<Self>) -> Result<Box<dyn Placed>, Fault>;
+
+    /// The same, as put in this scope by this writer. What is acknowledged survives a power cut.
+    async fn commit(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault> {
+        self.place().await?.show(scope, writer).await
+    }
 }
+
+/// Bytes under their name that nobody has put; a sweep takes them.
+#[async_trait]
+pub trait Placed: Send + fmt::Debug {
+    /// Notes that this writer put them in this scope, durably. Several may be on their way at once, and share what being durable
+    /// costs.
+    async fn show(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault>;
+}
+
+/// A file that bytes of a blob lie in, at the same places. It is kept open.
+pub trait InFile: AsFd + Send + Sync + fmt::Debug {}
+
+impl<T: AsFd + Send + Sync + fmt::Debug> InFile for T {}
 
 /// A copy of a blob, open for reading.
 #[async_trait]
@@ -165,6 +194,11 @@ pub trait Opened: Send + Sync + fmt::Debug {
 
     /// At most `at_most` bytes from `offset` on; empty at the end and nowhere else.
     async fn read(&self, offset: u64, at_most: usize) -> Result<Bytes, Fault>;
+
+    /// The file that these bytes lie in, if they lie in one; by then they are in the system's memory, as far as it keeps them.
+    async fn in_file(self: Arc<Self>, _range: Range<u64>) -> Result<Option<Arc<dyn InFile>>, Fault> {
+        Ok(None)
+    }
 
     /// Which copy this is now: the same as in [`Opened::stat`] if nobody wrote to it meanwhile.
     async fn version(&self) -> Result<Version, Fault>;

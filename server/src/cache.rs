@@ -14,6 +14,7 @@ mod learnt;
 mod lease;
 mod look;
 mod lookup;
+mod near;
 mod pins;
 mod profiles;
 mod publish;
@@ -41,10 +42,11 @@ use self::failures::Failures;
 use self::holds::Holds;
 pub use self::lease::{MAX_HOLD, MIN_HOLD};
 pub use self::lookup::Found;
+use self::near::Near;
 use self::pins::Pins;
 use self::profiles::Named;
 pub use self::publish::Published;
-pub use self::read::{BlobRead, ByteStream};
+pub use self::read::{BlobRead, ByteStream, IN_FILE, Piece, PieceStream};
 pub(crate) use self::scrub::Pace;
 pub use self::scrub::Scrubbed;
 pub use self::upload::{Upload, Uploaded};
@@ -115,6 +117,7 @@ pub struct Cache {
     named: Named,
     limits: Limits,
     verified: Verified,
+    near: Arc<Near>,
     waiters: Arc<Waiters>,
     holds: Arc<Holds>,
     failures: Failures,
@@ -133,7 +136,8 @@ impl Cache {
             evictor: Evictor::default(),
             named: Named::default(),
             limits,
-            verified: Verified::default(),
+            verified: Verified::new(clock()),
+            near: Arc::default(),
             waiters: Waiters::new(limits.max_waiters),
             holds: Arc::default(),
             failures: Failures::new(clock()),

@@ -10,6 +10,7 @@
 //! client that vanished is told to the cache.
 
 mod crowd;
+mod direct;
 mod greet;
 mod one;
 mod pace;
@@ -28,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use direct::Direct;
 pub use pace::{Floor, TooSlow};
 
 use crowd::{Crowd, Place};

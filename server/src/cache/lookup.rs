@@ -77,11 +77,18 @@ impl Cache {
     ) -> Result<Option<(StoredResult, bool)>, CacheError> {
         let Some(stored) = self.rooms.results.get(scope, key).await? else { return Ok(None) };
         // What it names may be seen because it may, and only then.
-        let mut answers = !self.hides(&stored) && self.has_seen(key.recipe()).await?.is_some();
-        for output in &stored.result.outputs {
-            answers = answers && self.has_seen(output.digest).await? == Some(output.size);
-        }
+        let answers = !self.hides(&stored) && self.stands(&stored, key).await?;
         Ok(Some((stored, answers)))
+    }
+
+    /// Whether all that the result stands on is there, with the size it names.
+    async fn stands(&self, stored: &StoredResult, key: ActionKey) -> Result<bool, CacheError> {
+        let outputs = &stored.result.outputs;
+        let digests = outputs.iter().map(|output| output.digest).chain([key.recipe()]).collect();
+        let sizes = self.have_seen(digests).await?;
+        let named = outputs.iter().map(|output| Some(output.size));
+        // Of the recipe it names no size.
+        Ok(sizes.last().is_some_and(Option::is_some) && sizes.iter().copied().zip(named).all(|(a, b)| a == b))
     }
 
     /// The result of a key that answers, of the first scope that has one.

@@ -14,6 +14,7 @@ use pcmcache_shared::{
 
 use super::lookup::Found;
 use super::{Cache, CacheError, on_its_own};
+use crate::blobs::Placed;
 use crate::leases::Lease;
 use crate::results::{Creation, Publication, StoredResult};
 use crate::seen::{Divergence, Ended};
@@ -59,13 +60,11 @@ struct Publishing {
 impl Publishing {
     async fn run(self) -> Result<Published, CacheError> {
         let own = self.own_lease().await?;
-        let found = self.cache.found(self.writing.view(), self.key).await?;
-        if let Some(winner) = found.filter(|found| !self.adds_a_signature_to(&found.stored.result)) {
+        let (found, lost) = self.look().await?;
+        if let Some(winner) = found {
             self.mend(&winner.stored.result).await?;
             return self.settle(own, winner).await;
         }
-        // One that answers nobody, or not everybody.
-        let lost = self.cache.rooms.results.get(self.writing.scope(), self.key).await?;
         if lost.is_some() {
             self.find_damage().await?;
         }
@@ -73,10 +72,14 @@ impl Publishing {
         self.refuse_if_leased().await?;
         failpoint!("publish.checked");
 
-        let set = self.store_texts().await?;
+        let texts = self.place_texts().await?;
         failpoint!("publish.blobs");
 
-        if let Some(winner) = self.create(set, lost, own).await? {
+        // Both at once, so that they share a transaction.
+        let set = texts.set;
+        let (shown, created) = tokio::join!(texts.show(&self.writing), self.create(set, lost, own));
+        shown?;
+        if let Some(winner) = created? {
             return self.settle(own, winner).await;
         }
         failpoint!("publish.committed");
@@ -84,6 +87,24 @@ impl Publishing {
         self.discharge(own).await?;
         failpoint!("publish.discharged");
         Ok(Published::Stored)
+    }
+
+    /// The result that is there and stands, if there is one; else the one of this scope that answers nobody, or not everybody.
+    async fn look(&self) -> Result<(Option<Found>, Option<StoredResult>), CacheError> {
+        let mut lost = None;
+        for scope in self.writing.view().scopes() {
+            let Some((stored, answers)) = self.cache.stored(scope, self.key).await? else { continue };
+            if answers && !self.adds_a_signature_to(&stored.result) {
+                return Ok((Some(Found { scope: scope.clone(), stored }), None));
+            }
+            if scope == self.writing.scope() {
+                lost = Some(stored);
+            }
+            if answers {
+                break;
+            }
+        }
+        Ok((None, lost))
     }
 
     /// There is a result already: the publisher learns whether it is the same, and its lease ends all the same.
@@ -133,9 +154,16 @@ impl Publishing {
 
     /// Every output is there, with the size the result names, and stays.
     async fn require_blobs(&self) -> Result<(), CacheError> {
-        let mut missing = Vec::new();
+        let (mut seen, mut missing) = (Vec::new(), Vec::new());
         for output in &self.request.result.outputs {
-            match self.cache.has_blob(self.writing.view(), output.digest).await? {
+            match self.cache.sees(self.writing.view(), output.digest).await? {
+                true => seen.push(*output),
+                false => missing.push(output.digest),
+            }
+        }
+        let sizes = self.cache.have_seen(seen.iter().map(|output| output.digest).collect()).await?;
+        for (output, size) in seen.into_iter().zip(sizes) {
+            match size {
                 Some(size) if size == output.size => {}
                 Some(size) => {
                     let (role, named) = (output.role, output.size);
@@ -168,31 +196,28 @@ impl Publishing {
         if !stored.same_outputs(&self.request.result) {
             return Ok(());
         }
-        self.store_texts().await?;
+        self.place_texts().await?.show(&self.writing).await?;
         self.find_damage().await?;
         self.require_blobs().await
     }
 
-    /// Reads every output once, unless this very copy was read before; a damaged one is moved aside.
+    /// Reads every output once, unless this very copy was lately; a damaged one is moved aside.
     async fn find_damage(&self) -> Result<(), CacheError> {
         for output in &self.request.result.outputs {
-            let Some(blob) = self.cache.open_blob(self.writing.view(), output.digest).await? else {
-                continue;
-            };
-            match blob.verify().await {
-                Ok(()) | Err(CacheError::Damaged(_)) => {}
-                Err(error) => return Err(error),
+            if self.cache.sees(self.writing.view(), output.digest).await? {
+                self.cache.is_sound(output.digest).await?;
             }
         }
         Ok(())
     }
 
-    /// Stores the recipe and the include set as blobs, durably. Returns the set's name.
-    async fn store_texts(&self) -> Result<Digest, CacheError> {
+    /// Stores the recipe and the include set as blobs, durably; nobody sees them before they are shown.
+    async fn place_texts(&self) -> Result<Texts, CacheError> {
         let Self { cache, writing, request, .. } = self;
         let (recipe, set) = (&request.recipe, &request.include_set);
-        let (_, set) = tokio::try_join!(cache.store_text(writing, recipe), cache.store_text(writing, set))?;
-        Ok(set)
+        let (recipe, set_text) =
+            tokio::try_join!(cache.place_text(writing, recipe), cache.place_text(writing, set))?;
+        Ok(Texts { set: Digest::of(set), placed: [recipe, set_text] })
     }
 
     /// One transaction: the result, its set, its references, the end of its lease. Gives the result that was there first, if
@@ -214,7 +239,12 @@ impl Publishing {
             };
             let replaces = lost.is_some();
             let publication = Publication { action: key, stored, instead_of: lost, ends: own };
-            match cache.rooms.results.create(scope, publication).await? {
+            let created = cache.rooms.results.create(scope, publication).await;
+            if replaces {
+                // What only the lost one named is nobody's now.
+                cache.near.forget([]);
+            }
+            match created? {
                 Creation::Created => {
                     let cost = self.request.result.cost;
                     cache.counters.published.one();
@@ -257,18 +287,41 @@ impl Publishing {
 }
 
 impl Cache {
-    async fn store_text(self: &Arc<Self>, writing: &Writing, text: &str) -> Result<Digest, CacheError> {
+    /// Stores the text as a blob, durably; `None` if it was there.
+    async fn place_text(
+        self: &Arc<Self>,
+        writing: &Writing,
+        text: &str,
+    ) -> Result<Option<Box<dyn Placed>>, CacheError> {
         let (digest, length) = (Digest::of(text), text.len() as u64);
         self.pins.pin([digest]).await;
         // Read, not looked at: a damaged copy is replaced here, while the bytes are at hand. What may not be seen is stored
         // again, so that the time it takes does not tell that it is there.
-        if self.sees(writing.view(), digest).await? && self.bytes(digest, length).await?.is_some() {
-            return Ok(digest);
+        if self.sees(writing.view(), digest).await? && self.is_sound(digest).await? {
+            return Ok(None);
         }
         let mut stage = self.stage(writing.scope(), length).await?;
         stage.write(text.to_owned().into()).await?;
-        stage.seal().await?.commit(writing.scope(), writing.uploader()).await?;
-        Ok(digest)
+        Ok(Some(stage.seal().await?.place().await?))
+    }
+}
+
+/// The texts of a publish, as far as they were not there.
+struct Texts {
+    set: Digest,
+    placed: [Option<Box<dyn Placed>>; 2],
+}
+
+impl Texts {
+    /// Notes who put them, which the result needs to answer.
+    async fn show(self, writing: &Writing) -> Result<(), CacheError> {
+        let show = async |placed: Option<Box<dyn Placed>>| match placed {
+            Some(placed) => placed.show(writing.scope(), writing.uploader()).await.map(drop),
+            None => Ok(()),
+        };
+        let [recipe, set] = self.placed;
+        tokio::try_join!(show(recipe), show(set))?;
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ impl Cache {
     pub fn hide(self: &Arc<Self>, revoked: Revoked) {
         let has_refused = !revoked.refused.is_empty();
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked;
+        self.near.forget([]);
         if has_refused && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let cache = Arc::clone(self);
             runtime.spawn(async move {
@@ -59,12 +60,18 @@ impl Cache {
 
     /// Whether the blob may be seen. It may be lost all the same.
     pub(super) async fn sees(&self, view: &View, digest: Digest) -> Result<bool, CacheError> {
-        if self.rooms.results.names(view.scopes(), digest, &self.hidden()).await? {
+        if self.near.sees(view, digest) {
             return Ok(true);
         }
-        match view.uploader() {
-            Some(uploader) => Ok(self.rooms.blobs.was_put(view.scope(), uploader, digest).await?),
-            None => Ok(false),
+        let epoch = self.near.epoch();
+        let sees = self.rooms.results.names(view.scopes(), digest, &self.hidden()).await?
+            || match view.uploader() {
+                Some(uploader) => self.rooms.blobs.was_put(view.scope(), uploader, digest).await?,
+                None => false,
+            };
+        if sees {
+            self.near.saw(epoch, view, digest);
         }
+        Ok(sees)
     }
 }

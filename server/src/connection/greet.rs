@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::direct::MaybePlain;
 use super::pulse::Pulse;
 use super::watched::Watched;
 
@@ -74,7 +75,7 @@ async fn is_plain(stream: &TcpStream) -> io::Result<bool> {
 /// Says a last word, and ends so that it can be read.
 async fn end<S>(stream: S, word: &[u8], pulse: &Arc<Pulse>, linger: Duration)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + MaybePlain + Unpin,
 {
     let mut stream = Watched::new(stream, Arc::clone(pulse), linger);
     if stream.write_all(word).await.is_ok() {

@@ -52,11 +52,16 @@ pub(super) async fn serve(
         Ok(greeted) => greeted,
         Err(why) => return End::Broken(why),
     };
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse), limits.linger));
+    let socket = Watched::new(stream, Arc::clone(&pulse), limits.linger);
+    let direct = socket.direct();
+    let io = TokioIo::new(socket);
     let builder = builder(&limits, spoken);
     let floor = limits.upload;
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        if let Some(direct) = direct.as_ref().filter(|_| request.version() <= Version::HTTP_11) {
+            request.extensions_mut().insert(direct.clone());
+        }
         let flight = pulse.begin(request.version() == Version::HTTP_2);
         let answer = router.clone().oneshot(request.map(|body| Body::new(Paced::new(body, floor))));
         async move { answer.await.map(|response| response.map(|body| Answer::new(body, flight))) }

@@ -88,6 +88,11 @@ impl Pulse {
         }
     }
 
+    /// The client took bytes.
+    pub(super) fn wrote(&self) {
+        self.state().moved = Instant::now();
+    }
+
     /// A request's head is whole.
     pub(super) fn begin(self: &Arc<Self>, multiplexed: bool) -> InFlight {
         let mut state = self.state();

@@ -1,5 +1,5 @@
 //! The socket as hyper sees it, plain or under TLS: it tells the watchdog when bytes come, and it does not close on a client that is
-//! still sending before that client could read its answer.
+//! still sending before that client could read its answer. What it is given in the place of a file's bytes it sends from the file.
 
 use std::io;
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::direct::{Direct, MaybePlain, is_stand_in};
 use super::pulse::Pulse;
 
 /// A socket and what watches over it.
@@ -17,12 +18,31 @@ pub(super) struct Watched<S> {
     stream: S,
     pulse: Arc<Pulse>,
     linger: Duration,
+    direct: Direct,
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
+impl<S: AsyncRead + AsyncWrite + MaybePlain + Unpin> Watched<S> {
     pub(super) fn new(stream: S, pulse: Arc<Pulse>, linger: Duration) -> Self {
-        Self { stream, pulse, linger, closing: None }
+        Self { stream, pulse, linger, direct: Direct::default(), closing: None }
+    }
+
+    /// What stands in for files here, if files can be sent.
+    pub(super) fn direct(&self) -> Option<Direct> {
+        self.stream.plain().map(|_| self.direct.clone())
+    }
+
+    /// Sends what the stand-in stands for.
+    fn poll_send(&self, cx: &mut Context<'_>, stand_in: &[u8]) -> Poll<io::Result<usize>> {
+        match self.stream.plain() {
+            Some(socket) => {
+                let sent = ready!(self.direct.poll_send(cx, socket, stand_in.len()));
+                // It may stand for more than a slow client takes in the time it has for one part of its answer.
+                self.pulse.wrote();
+                Poll::Ready(sent)
+            }
+            None => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
     }
 
     /// Reads on until the client ends too. Closing a socket with unread bytes resets it, and a reset throws away
@@ -57,8 +77,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + MaybePlain + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if is_stand_in(bytes) {
+            return self.poll_send(cx, bytes);
+        }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -67,6 +90,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut full = slices.iter().filter(|slice| !slice.is_empty());
+        if let Some(first) = full.next().filter(|first| is_stand_in(first)) {
+            return self.poll_send(cx, first);
+        }
+        let before = slices.iter().position(|slice| is_stand_in(slice)).unwrap_or(slices.len());
+        let slices = slices.get(..before).unwrap_or_default();
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 

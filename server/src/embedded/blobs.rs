@@ -2,26 +2,31 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fs_err::os::unix::fs::FileExt;
 use pcmcache_shared::digest::CHUNK;
 use pcmcache_shared::staged::{Durability, Whole};
 use pcmcache_shared::{Digest, Scope, Writer as Uploader, failpoint};
 use redb::{ReadableTable, WriteTransaction};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, pread};
+use tokio::task::JoinHandle;
 
 use super::Embedded;
 use super::files::{Files, Staged, version};
-use super::index::{Index, blocking, corrupted, fault};
+use super::index::{blocking, corrupted, fault, joined};
 use super::ledger::{Content, Ledger, Reservation};
 use super::lost;
 use super::readers::Reading;
 use super::tables::{META, Name, UPLOADS, all_uploads, uploads_in};
 use super::writer::Writer;
-use crate::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging, Stat, Version};
+use crate::blobs::{Blobs, Freed, InFile, Opened, Placed, Put, Sealed, Stage, Staging, Stat, Version};
 use crate::fault::{Fault, is_full};
 use crate::space::{Bound, Shortage, Usage};
 
@@ -52,8 +57,14 @@ impl Blobs for Embedded {
                     ledger: Arc::clone(&self.ledger),
                     writer: Arc::clone(&self.writer),
                 };
-                let stage =
-                    FileStage { store, length, staged: Some(staged), waiting: Vec::new(), waiting_bytes: 0 };
+                let stage = FileStage {
+                    store,
+                    length,
+                    written: 0,
+                    staged: Writing::Rests(Box::new(staged)),
+                    waiting: Vec::new(),
+                    waiting_bytes: 0,
+                };
                 Ok(Staging::Open(Box::new(stage)))
             }
             Err(shortage) => Ok(Staging::Short(shortage)),
@@ -61,12 +72,24 @@ impl Blobs for Embedded {
     }
 
     async fn stat(&self, digest: Digest) -> Result<Option<Stat>, Fault> {
+        Ok(self.stat_all(vec![digest]).await?.into_iter().next().flatten())
+    }
+
+    async fn stat_all(&self, digests: Vec<Digest>) -> Result<Vec<Option<Stat>>, Fault> {
         const OPERATION: &str = "look at a blob";
         let (index, files) = (Arc::clone(&self.index), Arc::clone(&self.files));
         blocking(OPERATION, move || {
-            let Some(promised) = promised(&index, digest, OPERATION)? else { return Ok(None) };
-            let found = files.look(digest).map_err(|error| Fault::io(OPERATION, error))?;
-            Ok(found.map(|(size, version)| Stat { size, promised, version }))
+            let promised = index.view(|transaction| {
+                let uploads = transaction.open_table(UPLOADS)?;
+                digests.iter().map(|digest| promised(&uploads, *digest)).collect::<Result<Vec<_>, _>>()
+            });
+            let promised = promised.map_err(|error| fault(OPERATION, &error))?;
+            let stat = |(digest, promised): (Digest, Option<u64>)| {
+                let Some(promised) = promised else { return Ok(None) };
+                let found = files.look(digest).map_err(|error| Fault::io(OPERATION, error))?;
+                Ok(found.map(|(size, version)| Stat { size, promised, version }))
+            };
+            digests.into_iter().zip(promised).map(stat).collect()
         })
         .await
     }
@@ -170,7 +193,8 @@ impl Embedded {
         const OPERATION: &str = "open a blob";
         let (index, files) = (Arc::clone(&self.index), Arc::clone(&self.files));
         blocking(OPERATION, move || {
-            let Some(promised) = promised(&index, digest, OPERATION)? else { return Ok(None) };
+            let promised = index.view(|transaction| promised(&transaction.open_table(UPLOADS)?, digest));
+            let Some(promised) = promised.map_err(|error| fault(OPERATION, &error))? else { return Ok(None) };
             let opened = read(&files, digest).map_err(|error| Fault::io(OPERATION, error))?;
             let Some(reading) = opened else { return Ok(None) };
             let (size, version) = (reading.metadata.len(), version(&reading.metadata));
@@ -233,13 +257,12 @@ impl Scopes {
 }
 
 /// How many bytes there were when the blob was put, if anybody did: equal digests, equal sizes.
-fn promised(index: &Index, digest: Digest, operation: &'static str) -> Result<Option<u64>, Fault> {
-    let row = index.view(|transaction| {
-        let uploads = transaction.open_table(UPLOADS)?;
-        let first = uploads.range(all_uploads(&digest))?.next().transpose()?;
-        Ok(first.map(|(_, row)| row.value()))
-    });
-    row.map_err(|error| fault(operation, &error))
+fn promised(
+    uploads: &impl ReadableTable<(Name, &'static str, &'static str), u64>,
+    digest: Digest,
+) -> Result<Option<u64>, redb::Error> {
+    let first = uploads.range(all_uploads(&digest))?.next().transpose()?;
+    Ok(first.map(|(_, row)| row.value()))
 }
 
 /// Takes each blob out of all scopes but those, and forgets who put it there.
@@ -283,32 +306,59 @@ struct Store {
 struct FileStage {
     store: Store,
     length: u64,
-    /// `None` while a thread writes to it, and after it failed.
-    staged: Option<Staged>,
+    written: u64,
+    staged: Writing,
     waiting: Vec<Bytes>,
     waiting_bytes: usize,
 }
 
+/// What becomes of the stage while more of it is on its way.
+#[derive(Debug)]
+enum Writing {
+    /// Nothing: it is here.
+    Rests(Box<Staged>),
+    /// A thread hashes and writes.
+    Runs(JoinHandle<Result<Box<Staged>, Fault>>),
+    /// It failed, or whoever waited for it went away.
+    Lost,
+}
+
 impl FileStage {
-    /// Writes and hashes what is waiting, on a thread that may block.
+    const OPERATION: &'static str = "write a blob";
+
+    /// Has what is waiting hashed and written, on a thread that may block, and goes on meanwhile.
     async fn flush(&mut self) -> Result<(), Fault> {
-        const OPERATION: &str = "write a blob";
-        let mut staged = self.staged.take().ok_or(Fault::Unavailable { operation: OPERATION })?;
-        let waiting = std::mem::take(&mut self.waiting);
-        let count = std::mem::take(&mut self.waiting_bytes) as u64;
-        if staged.file.size() + count > self.length {
-            return Err(Fault::Broken { operation: OPERATION, source: "it is longer than was said".into() });
-        }
-        let written = blocking(OPERATION, move || {
-            for bytes in &waiting {
-                staged.file.write_all(bytes).map_err(|error| Fault::io(OPERATION, error))?;
-            }
-            staged.room.allocated(count);
-            Ok(staged)
-        });
-        self.staged = Some(written.await?);
+        let staged = self.rest().await?;
+        let waiting = self.take_waiting()?;
+        self.staged = Writing::Runs(tokio::task::spawn_blocking(move || append(staged, &waiting)));
         Ok(())
     }
+
+    fn take_waiting(&mut self) -> Result<Vec<Bytes>, Fault> {
+        self.written += std::mem::take(&mut self.waiting_bytes) as u64;
+        if self.written > self.length {
+            let source = "it is longer than was said".into();
+            return Err(Fault::Broken { operation: Self::OPERATION, source });
+        }
+        Ok(std::mem::take(&mut self.waiting))
+    }
+
+    /// The stage, once nobody writes to it.
+    async fn rest(&mut self) -> Result<Box<Staged>, Fault> {
+        match std::mem::replace(&mut self.staged, Writing::Lost) {
+            Writing::Rests(staged) => Ok(staged),
+            Writing::Runs(writing) => joined(Self::OPERATION, writing.await),
+            Writing::Lost => Err(Fault::Unavailable { operation: Self::OPERATION }),
+        }
+    }
+}
+
+fn append(mut staged: Box<Staged>, pieces: &[Bytes]) -> Result<Box<Staged>, Fault> {
+    for bytes in pieces {
+        staged.file.write_all(bytes).map_err(|error| Fault::io(FileStage::OPERATION, error))?;
+        staged.room.allocated(bytes.len() as u64);
+    }
+    Ok(staged)
 }
 
 #[async_trait]
@@ -322,10 +372,10 @@ impl Stage for FileStage {
 
     async fn seal(mut self: Box<Self>) -> Result<Box<dyn Sealed>, Fault> {
         const OPERATION: &str = "make a blob durable";
-        self.flush().await?;
-        let staged = self.staged.take().ok_or(Fault::Unavailable { operation: OPERATION })?;
+        let staged = self.rest().await?;
+        let waiting = self.take_waiting()?;
         let sealed = blocking(OPERATION, move || {
-            let Staged { file, room } = staged;
+            let Staged { file, room } = *append(staged, &waiting)?;
             let whole = file.finish(Durability::Fsync).map_err(|error| Fault::io(OPERATION, error))?;
             Ok((whole, room))
         });
@@ -352,11 +402,10 @@ impl Sealed for SealedFile {
         self.whole.size()
     }
 
-    async fn commit(self: Box<Self>, scope: &Scope, uploader: &Uploader) -> Result<Put, Fault> {
-        const OPERATION: &str = "store a blob";
+    async fn place(self: Box<Self>) -> Result<Box<dyn Placed>, Fault> {
+        const OPERATION: &str = "place a blob";
         let Self { store: Store { files, ledger, writer }, whole, mut room } = *self;
         let (digest, size) = (whole.digest(), whole.size());
-        let (scope, uploader) = (scope.clone(), uploader.clone());
         let room = blocking(OPERATION, move || {
             failpoint!("upload.staged");
             files.place(whole, digest, &mut room).map_err(|error| Fault::io(OPERATION, error))?;
@@ -364,6 +413,25 @@ impl Sealed for SealedFile {
             Ok(room)
         })
         .await?;
+        Ok(Box::new(PlacedFile { ledger, writer, digest, size, room }))
+    }
+}
+
+#[derive(Debug)]
+struct PlacedFile {
+    ledger: Arc<Ledger>,
+    writer: Arc<Writer>,
+    digest: Digest,
+    size: u64,
+    /// Of it the scope's part is left, until the row is there.
+    room: Reservation,
+}
+
+#[async_trait]
+impl Placed for PlacedFile {
+    async fn show(self: Box<Self>, scope: &Scope, uploader: &Uploader) -> Result<Put, Fault> {
+        let Self { ledger, writer, digest, size, room } = *self;
+        let (scope, uploader) = (scope.clone(), uploader.clone());
         let row = move |transaction: &WriteTransaction| {
             let mut uploads = transaction.open_table(UPLOADS)?;
             let is_new = uploads.range(uploads_in(&digest, scope.as_str()))?.next().is_none();
@@ -375,7 +443,7 @@ impl Sealed for SealedFile {
             drop(room);
             Ok(if before.is_some() { Put::Existed } else { Put::Stored })
         };
-        writer.write(OPERATION, row).await
+        writer.write("store a blob", row).await
     }
 }
 
@@ -395,18 +463,31 @@ impl Opened for OpenFile {
         const OPERATION: &str = "read a blob";
         let reading = Arc::clone(&self.reading);
         blocking(OPERATION, move || {
-            let mut bytes = vec![0; at_most];
-            let mut filled = 0;
-            while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-                match reading.file.read_at(rest, offset + filled as u64) {
+            let mut bytes = Vec::with_capacity(at_most);
+            while bytes.len() < at_most {
+                let at = offset + bytes.len() as u64;
+                match pread(&reading.file, spare_capacity(&mut bytes), at) {
                     Ok(0) => break,
-                    Ok(count) => filled += count,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Fault::io(OPERATION, error)),
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(Fault::io(OPERATION, error.into())),
                 }
             }
-            bytes.truncate(filled);
+            bytes.truncate(at_most);
             Ok(bytes.into())
+        })
+        .await
+    }
+
+    async fn in_file(self: Arc<Self>, range: Range<u64>) -> Result<Option<Arc<dyn InFile>>, Fault> {
+        const OPERATION: &str = "read a blob ahead";
+        let reading = Arc::clone(&self.reading);
+        blocking(OPERATION, move || {
+            let length = NonZeroU64::new(range.end.saturating_sub(range.start));
+            // Where the system does not read ahead it reads when it must.
+            let _ = fadvise(&reading.file, range.start, length, Advice::WillNeed);
+            // The last of what was asked for: when it is there, so is the rest, mostly.
+            let _ = pread(&reading.file, &mut [0], range.end.saturating_sub(1));
+            Ok(Some(reading as Arc<dyn InFile>))
         })
         .await
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pcmcache_shared::Digest;
+use pcmcache_shared::digest::CHUNK;
 use pcmcache_shared::staged::{StagedFile, Whole, sync_directory};
 use rustix::fs::{Advice, fadvise};
 
@@ -59,12 +60,13 @@ impl Files {
         self.locks.get(place).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A stage, with the disk's space for all that was reserved, where the file system gives that.
+    /// A stage, with the disk's space for all that was reserved, where the file system gives that. What is written at once
+    /// asks for it by being written.
     pub(super) fn stage(&self, mut room: Reservation) -> io::Result<Staged> {
         let number = self.next_stage.fetch_add(1, Ordering::Relaxed);
         let file = StagedFile::create(self.stages.join(number.to_string()), 0o600)?;
         let length = room.length();
-        if length > 0 && file.allocate(length)? {
+        if length > CHUNK as u64 && file.allocate(length)? {
             room.allocated(length);
         }
         Ok(Staged { file, room })

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use tokio::task::JoinError;
 
 use super::{FORMAT, OpenError, migrate, profiles, tables};
 use crate::fault::{Fault, is_full};
@@ -163,7 +164,15 @@ pub(super) async fn blocking<T: Send + 'static>(
     operation: &'static str,
     act: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    match tokio::task::spawn_blocking(act).await {
+    joined(operation, tokio::task::spawn_blocking(act).await)
+}
+
+/// What came of a thread that may block.
+pub(super) fn joined<T>(
+    operation: &'static str,
+    joined: Result<Result<T, Fault>, JoinError>,
+) -> Result<T, Fault> {
+    match joined {
         Ok(result) => result,
         Err(error) if error.is_cancelled() => Err(Fault::Unavailable { operation }),
         Err(error) => Err(Fault::Broken { operation, source: Box::new(error) }),

@@ -1,10 +1,15 @@
 //! `GET|HEAD|PUT /v1/scopes/{scope}/blobs/{digest}`.
 
+use std::ops::Range;
+
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::StreamExt as _;
 use http::response::Builder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pcmcache_shared::Digest;
@@ -16,7 +21,8 @@ use super::body::{self, DeclaredLength};
 use super::path::{Named, Reading, Write};
 use super::problem::Refused;
 use super::range::{self, Selected};
-use crate::cache::{BlobRead, Uploaded};
+use crate::cache::{BlobRead, CacheError, Piece, Uploaded};
+use crate::connection::Direct;
 
 pub(super) const GET_PROBLEMS: &[Code] = &[Code::BadDigest, Code::NoBlob, Code::BadRange];
 pub(super) const HEAD_PROBLEMS: &[Code] = &[Code::BadDigest, Code::NoBlob];
@@ -70,8 +76,10 @@ pub(super) async fn get(
     State(app): State<App>,
     Reading(view): Reading,
     Named(digest): Named<Digest>,
+    direct: Option<Extension<Direct>>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
+    let direct = direct.map(|Extension(direct)| direct);
     let blob = app.cache.open_blob(&view, digest).await?.ok_or_else(|| no_blob(digest))?;
     let (etag, size) = (etag(digest), blob.size());
     if range::is_known(&headers, &etag) {
@@ -79,10 +87,10 @@ pub(super) async fn get(
     }
     match range::select(&headers, &etag, size) {
         Selected::Whole => {
-            let body = Body::from_stream(blob.stream(None).await?);
+            let body = body_of(blob, None, direct).await?;
             whole(StatusCode::OK, digest, Some(size), body)
         }
-        Selected::Part(part) => partial(blob, digest, part).await,
+        Selected::Part(part) => partial(blob, digest, part, direct).await,
         Selected::Unsatisfiable => Ok(unsatisfiable(size)),
     }
 }
@@ -178,13 +186,35 @@ fn whole(status: StatusCode, digest: Digest, size: Option<u64>, body: Body) -> R
     answer.body(body).map_err(unbuilt)
 }
 
-async fn partial(blob: BlobRead, digest: Digest, part: std::ops::Range<u64>) -> Result<Response, Refused> {
+/// What a GET gives; what lies in a file goes from there to the socket, where it can.
+async fn body_of(
+    blob: BlobRead,
+    part: Option<Range<u64>>,
+    direct: Option<Direct>,
+) -> Result<Body, CacheError> {
+    let pieces = blob.pieces(part, direct.is_some()).await?;
+    let given = move |piece| match piece {
+        Piece::Bytes(bytes) => Ok(bytes),
+        Piece::InFile { file, range } => direct
+            .as_ref()
+            .and_then(|direct| direct.stand_in(file, range))
+            .ok_or(CacheError::Unavailable { operation: "send a file" }),
+    };
+    Ok(Body::from_stream(pieces.map(move |piece| -> Result<Bytes, CacheError> { piece.and_then(&given) })))
+}
+
+async fn partial(
+    blob: BlobRead,
+    digest: Digest,
+    part: Range<u64>,
+    direct: Option<Direct>,
+) -> Result<Response, Refused> {
     let size = blob.size();
     let answer = naming(StatusCode::PARTIAL_CONTENT, digest)
         .header(header::CONTENT_TYPE, OCTETS)
         .header(header::CONTENT_LENGTH, part.end.saturating_sub(part.start))
         .header(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1)));
-    answer.body(Body::from_stream(blob.stream(Some(part)).await?)).map_err(unbuilt)
+    answer.body(body_of(blob, Some(part), direct).await?).map_err(unbuilt)
 }
 
 fn unsatisfiable(size: u64) -> Response {

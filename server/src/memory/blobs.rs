@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use pcmcache_shared::{Digest, Scope, Writer};
 
-use crate::blobs::{Blobs, Freed, Opened, Put, Sealed, Stage, Staging, Stat, Version};
+use crate::blobs::{Blobs, Freed, Opened, Placed, Put, Sealed, Stage, Staging, Stat, Version};
 use crate::fault::Fault;
 
 /// Blobs in memory.
@@ -150,11 +150,26 @@ impl Sealed for MemorySealed {
         self.bytes.len() as u64
     }
 
-    async fn commit(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault> {
+    async fn place(self: Box<Self>) -> Result<Box<dyn Placed>, Fault> {
+        let Self { store, digest, bytes } = *self;
+        let size = bytes.len() as u64;
+        store.state().place(digest, bytes);
+        Ok(Box::new(MemoryPlaced { store, digest, size }))
+    }
+}
+
+#[derive(Debug)]
+struct MemoryPlaced {
+    store: MemoryBlobs,
+    digest: Digest,
+    size: u64,
+}
+
+#[async_trait]
+impl Placed for MemoryPlaced {
+    async fn show(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault> {
         let mut state = self.store.state();
-        let size = self.bytes.len() as u64;
-        state.place(self.digest, self.bytes);
-        state.promised.insert(self.digest, size);
+        state.promised.insert(self.digest, self.size);
         match state.puts.insert((scope.clone(), writer.clone(), self.digest)) {
             true => Ok(Put::Stored),
             false => Ok(Put::Existed),

@@ -1,12 +1,13 @@
 //! Blobs as HTTP serves them.
 
 use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::problem::Code;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::wire::{Reply, Served, within};
+use super::wire::{Reply, Served, h1, h2, within};
 
 fn path(digest: Digest) -> String {
     format!("/v1/scopes/main/blobs/{digest}")
@@ -96,6 +97,58 @@ async fn an_upload_may_ask_before_it_sends() {
     let mut status = [0; 12];
     within(stream.read_exact(&mut status)).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 201");
+}
+
+/// Larger than what is sent from its file at once, and no multiple of it.
+fn several_pieces() -> Vec<u8> {
+    (0..5_000_003_u32).map(|i| (i ^ (i >> 9)) as u8).collect()
+}
+
+#[tokio::test]
+async fn a_blob_that_goes_from_its_file_to_the_socket_is_the_same() {
+    let served = Served::start().await;
+    let bytes = several_pieces();
+    put(&served, &bytes).await;
+    let mut kept = h1(served.addr).await;
+    let ranges =
+        ["bytes=0-", "bytes=1-4999999", "bytes=4900000-5000002", "bytes=-1", "bytes=2000000-2000000"];
+    // The first answer is hashed on its way, those after it are not.
+    for turn in 0..3 {
+        let request =
+            Request::get(path(Digest::of(&bytes))).header("host", "h").body(Full::default()).unwrap();
+        let answer = within(kept.send_request(request)).await.unwrap();
+        let whole = within(answer.into_body().collect()).await.unwrap().to_bytes();
+        assert!(whole == bytes, "{turn}");
+        for range in ranges {
+            let part = get_with(&served, &bytes, &[("range", range)]).await;
+            let range = part.header("content-range").trim_start_matches("bytes ").split('/').next().unwrap();
+            let (first, last) = range.split_once('-').unwrap();
+            let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+            assert!(part.status == 206 && part.body == bytes[first..=last], "{turn} {range}");
+        }
+    }
+    let mut http2 = h2(served.addr).await;
+    let uri = format!("http://{}{}", served.addr, path(Digest::of(&bytes)));
+    let answer = within(http2.sender.send_request(Request::get(uri).body(Full::default()).unwrap())).await;
+    let whole = within(answer.unwrap().into_body().collect()).await.unwrap().to_bytes();
+    assert!(whole == bytes, "HTTP/2 has no part in this");
+}
+
+#[tokio::test]
+async fn a_blob_that_is_written_to_after_it_was_found_right_is_not_served_whole() {
+    let served = Served::start().await;
+    let bytes = several_pieces();
+    put(&served, &bytes).await;
+    assert!(served.get(&path(Digest::of(&bytes))).await.body == bytes);
+    let file = served.dir.files("blobs").pop().unwrap();
+    let mut damaged = bytes.clone();
+    damaged[500_000] ^= 1;
+    tokio::fs::write(&file, &damaged).await.unwrap();
+    let request =
+        format!("GET {} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", path(Digest::of(&bytes)));
+    let answer = served.raw_bytes(request.as_bytes(), false).await;
+    assert!(answer.len() < bytes.len(), "{} bytes", answer.len());
+    assert_eq!(served.get(&path(Digest::of(&bytes))).await.code(), Code::NoBlob);
 }
 
 #[tokio::test]

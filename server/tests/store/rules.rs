@@ -9,6 +9,7 @@ mod kill;
 mod killed_upkeep;
 mod leases;
 mod migrate;
+mod near;
 mod pressure;
 mod profiles;
 mod publish;

@@ -28,7 +28,10 @@ pub(super) async fn release(cache: &Cache, digests: Vec<Digest>) -> Result<Freed
         let unpinned = cache.pins.unpinned(batch.to_vec()).await;
         needed.retain(|(digest, _)| unpinned.digests.contains(digest));
         if !needed.is_empty() {
-            freed += cache.rooms.blobs.retain(needed).await?;
+            let retained = cache.rooms.blobs.retain(needed).await;
+            // Also after an error: some may have gone.
+            cache.near.forget(batch.iter().copied());
+            freed += retained?;
         }
     }
     Ok(freed)
