@@ -17,7 +17,7 @@ pub(crate) fn run<T>(load: impl Future<Output = T>) -> T {
 /// The head and the body of a request.
 pub(crate) fn request(method: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: bench\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
     if method != "GET" {
         request += &format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n");
     }
