@@ -62,6 +62,8 @@ impl Publishing {
         let own = self.own_lease().await?;
         let (found, lost) = self.look().await?;
         if let Some(winner) = found {
+            // Whoever is told that it is there can count on that: it is a use, or an eviction that is under way takes it.
+            self.cache.uses.used(&winner.scope, self.key);
             self.mend(&winner.stored.result).await?;
             return self.settle(own, winner).await;
         }
