@@ -118,7 +118,7 @@ impl Sleepers {
     /// Panics unless everything was built on this machine.
     pub fn check(&self, machine: &Machine) {
         let is_there = |name: &&str| Path::exists(&machine.build().join(format!("{name}.o.pcm")));
-        assert!(self.modules.keys().all(|name| is_there(name)), "{}", machine.log());
+        assert!(self.modules.keys().all(is_there), "{}", machine.log());
     }
 }
 
