@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pcmcache_server::trust::Revoked;
 use pcmcache_server::{cache, scrub};
-use pcmcache_shared::{Digest, Writer};
+use pcmcache_shared::Digest;
 
 use crate::bench::{Bench, Module, Scratch, view};
 
@@ -59,7 +59,7 @@ async fn what_the_revoked_published_is_gone_for_those_who_read_it_before() {
         for _ in 0..2 {
             assert!(bench.cache.open_blob(&other, planted).await.unwrap().is_some());
         }
-        let writers = || view().asker().iter().cloned().collect::<Vec<Writer>>();
+        let writers = || view().asker().to_vec();
         bench.cache.hide(Revoked {
             refused: writers().into_iter().collect(),
             hidden: writers().into_iter().collect(),
