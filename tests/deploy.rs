@@ -6,6 +6,8 @@ mod chart;
 mod ci;
 #[path = "deploy/container.rs"]
 mod container;
+#[path = "deploy/examples.rs"]
+mod examples;
 #[path = "deploy/prometheus.rs"]
 mod prometheus;
 #[path = "deploy/started.rs"]
