@@ -65,7 +65,7 @@ pub struct Tally {
     pub is_full: bool,
     /// What ended it before its end.
     pub failure: Option<String>,
-    /// What came over the wire, in bytes of blobs.
+    /// What the results take that were fetched, in bytes of outputs.
     pub bytes: u64,
 }
 
@@ -90,11 +90,10 @@ pub fn warm(
 ) -> Tally {
     let mut session = Session::open(settings);
     session.remote = Some(remote);
-    let mut tally = session
+    let tally = session
         .warm(names, tell)
         .unwrap_or_else(|error| Tally { failure: Some(error.to_string()), ..Tally::default() });
     session.disconnect();
-    tally.bytes = session.counts.downloaded_bytes;
     if let Some(store) = &session.store {
         let _ = store.count(&session.counts);
         // What was stored is written down; the right to trim is left to whoever builds.
@@ -261,7 +260,11 @@ impl Filling<'_> {
                 continue;
             }
             match patiently(&|| self.interrupt.came(), || self.bring(&offer)) {
-                Ok(Brought::Whole) => self.note(|tally| tally.fetched += 1),
+                Ok(Brought::Whole) => self.note(|tally| {
+                    let outputs = &offer.kept.result.outputs;
+                    tally.bytes += outputs.iter().map(|output| output.size).sum::<u64>();
+                    tally.fetched += 1;
+                }),
                 Ok(Brought::NoRoom) => self.note(|tally| tally.is_full = true),
                 Err(RemoteError::Gone) => self.note(|tally| tally.gone += 1),
                 Err(why @ (RemoteError::Damaged { .. } | RemoteError::Unsigned(_))) => {
