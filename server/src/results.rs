@@ -176,9 +176,10 @@ pub trait Results: Send + Sync + fmt::Debug {
         pinned: &Pinned,
     ) -> Result<Vec<Standing>, Fault>;
 
-    /// Removes the results, their places under their sets, and the sets that no result is left under. One that is not
-    /// there is none that fails.
-    async fn remove(&self, results: Vec<(Scope, ActionKey)>) -> Result<Removed, Fault>;
+    /// Removes those of the results that nobody used for `idle`, their places under their sets, and the sets that no result
+    /// is left under. What was used since it was chosen stays: no use comes between the look and the removal. One that is
+    /// not there is none that fails.
+    async fn remove(&self, results: Vec<(Scope, ActionKey)>, idle: Duration) -> Result<Removed, Fault>;
 
     /// Tidies up what is kept beside the rows. It may take long; call it now and then.
     async fn tidy(&self) -> Result<(), Fault> {

@@ -219,7 +219,7 @@ async fn coldest(
 async fn remove(cache: &Arc<Cache>, batch: &[Standing]) -> Result<(u64, Freed), CacheError> {
     let names: Vec<(Scope, ActionKey)> =
         batch.iter().map(|standing| (standing.scope.clone(), standing.action)).collect();
-    let removed = cache.rooms.results.remove(names).await;
+    let removed = cache.rooms.results.remove(names, PIN).await;
     // Also after an error: some may have gone.
     cache.near.forget([]);
     let removed = removed?;

@@ -6,6 +6,7 @@
 //! not, and the publish that is sent again finds the same outputs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::{
@@ -16,7 +17,7 @@ use super::lookup::Found;
 use super::{Cache, CacheError, on_its_own};
 use crate::blobs::Placed;
 use crate::leases::Lease;
-use crate::results::{Creation, Publication, StoredResult};
+use crate::results::{Creation, Publication, StoredResult, Use};
 use crate::seen::{Divergence, Ended};
 use crate::trust::Writing;
 
@@ -60,10 +61,15 @@ struct Publishing {
 impl Publishing {
     async fn run(self) -> Result<Published, CacheError> {
         let own = self.own_lease().await?;
-        let (found, lost) = self.look().await?;
+        let (mut found, mut lost) = self.look().await?;
         if let Some(winner) = found {
-            // Whoever is told that it is there can count on that: it is a use, or an eviction that is under way takes it.
-            self.cache.uses.used(&winner.scope, self.key);
+            // Whoever is told that it is there can count on that. An eviction may have chosen it: either it has gone when the
+            // use is noted, or it stays.
+            let now = Use { scope: winner.scope, action: self.key, ago: Duration::ZERO };
+            self.cache.rooms.results.used(vec![now]).await?;
+            (found, lost) = self.look().await?;
+        }
+        if let Some(winner) = found {
             self.mend(&winner.stored.result).await?;
             return self.settle(own, winner).await;
         }

@@ -116,8 +116,12 @@ impl Results for Embedded {
         self.index.read("look for what is used least", read).await
     }
 
-    async fn remove(&self, results: Vec<(Scope, ActionKey)>) -> Result<Removed, Fault> {
-        self.writer.write("remove results", move |transaction| forget(transaction, &results)).await
+    async fn remove(&self, results: Vec<(Scope, ActionKey)>, idle: Duration) -> Result<Removed, Fault> {
+        let now_s = self.age.now_s();
+        let remove = move |transaction: &WriteTransaction| {
+            forget(transaction, &uses::idle(transaction, &results, idle, now_s)?)
+        };
+        self.writer.write("remove results", remove).await
     }
 
     async fn tidy(&self) -> Result<(), Fault> {

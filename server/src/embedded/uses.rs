@@ -92,6 +92,24 @@ pub(super) fn note(transaction: &WriteTransaction, uses: &[Use], now_s: u64) -> 
     Ok(())
 }
 
+/// Those of the results that nobody used for `idle`.
+pub(super) fn idle(
+    transaction: &WriteTransaction,
+    results: &[(Scope, ActionKey)],
+    idle: Duration,
+    now_s: u64,
+) -> Result<Vec<(Scope, ActionKey)>, redb::Error> {
+    let used = transaction.open_table(USED)?;
+    let mut cold = Vec::new();
+    for (scope, action) in results {
+        let row = used.get((scope.as_str(), action.as_bytes()))?.map(|row| row.value());
+        if row.is_none_or(|(used_s, ..)| now_s.saturating_sub(used_s) >= idle.as_secs()) {
+            cold.push((scope.clone(), *action));
+        }
+    }
+    Ok(cold)
+}
+
 /// Which results to look at, and how.
 pub(super) struct Search {
     pub(super) scope: Option<Scope>,

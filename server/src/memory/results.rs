@@ -151,10 +151,15 @@ impl Results for MemoryResults {
         Ok(all)
     }
 
-    async fn remove(&self, results: Vec<(Scope, ActionKey)>) -> Result<Removed, Fault> {
+    async fn remove(&self, results: Vec<(Scope, ActionKey)>, idle: Duration) -> Result<Removed, Fault> {
         let mut state = self.state();
         let mut removed = Removed::default();
+        let now = self.clock.now();
         for key in results {
+            let used = state.used.get(&key);
+            if used.is_some_and(|(noted, before)| now.since(*noted).saturating_add(*before) < idle) {
+                continue;
+            }
             let Some(stored) = state.results.remove(&key) else { continue };
             state.used.remove(&key);
             removed.results += 1;

@@ -48,6 +48,7 @@ super::every_back_end! {
     a_result_names_its_blobs_in_its_scope_unless_it_is_hidden,
     what_was_not_used_for_longest_is_coldest,
     what_is_removed_leaves_nothing_and_can_come_back,
+    what_was_used_since_it_was_chosen_stays,
 }
 
 fn publication(key: &str, set: &str, bytes: &str) -> Publication {
@@ -203,7 +204,7 @@ async fn what_is_removed_leaves_nothing_and_can_come_back(store: Store) {
     }
     let main = Scope::default();
     let remove = async |publication: &Publication| {
-        store.remove(vec![(main.clone(), publication.action)]).await.unwrap()
+        store.remove(vec![(main.clone(), publication.action)], Duration::ZERO).await.unwrap()
     };
     let removed = remove(&first).await;
     assert_eq!(removed.results, 1);
@@ -225,6 +226,23 @@ async fn what_is_removed_leaves_nothing_and_can_come_back(store: Store) {
     assert_eq!(coldest(&store, None, 9, Duration::ZERO).await, [""; 0]);
     assert_eq!(create(&store, &first).await, Creation::Created);
     assert_eq!(rows().await, [row("set", &first)]);
+}
+
+async fn what_was_used_since_it_was_chosen_stays(store: Store) {
+    let [old, used] = ["old", "used"].map(|key| publication(key, "set", "x"));
+    for publication in [&old, &used] {
+        create(&store, publication).await;
+    }
+    store.clock.advance(2 * HOUR);
+    assert_eq!(coldest(&store, None, 9, HOUR).await.len(), 2);
+    let main = Scope::default();
+    store.used(vec![Use { scope: main.clone(), action: used.action, ago: Duration::ZERO }]).await.unwrap();
+    let chosen = vec![(main.clone(), old.action), (main.clone(), used.action)];
+    assert_eq!(store.remove(chosen.clone(), HOUR).await.unwrap().results, 1);
+    assert_eq!(store.get(&main, old.action).await.unwrap(), None);
+    assert!(store.get(&main, used.action).await.unwrap().is_some());
+    store.clock.advance(HOUR);
+    assert_eq!(store.remove(chosen, HOUR).await.unwrap().results, 1);
 }
 
 async fn a_result_names_its_blobs_in_its_scope_unless_it_is_hidden(store: Store) {
