@@ -6,8 +6,8 @@
 //! builder outlives a restart. A definite no loses the lease. Losing it costs work, never safety.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pcmcache_shared::api::acquire::AcquireRequest;
@@ -40,8 +40,15 @@ pub struct Lease {
 struct Held {
     server: Arc<Server>,
     claim: Claim,
-    hold: Hold,
+    /// What proves it; another where it lapsed, and was granted anew before anybody else had it.
+    hold: Mutex<Hold>,
     lost: AtomicBool,
+}
+
+impl Held {
+    fn hold(&self) -> Hold {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Lease {
@@ -53,7 +60,8 @@ impl Lease {
         grant: Grant,
     ) -> Self {
         let Grant { claim, hold, ttl, stream } = grant;
-        let held = Arc::new(Held { server: Arc::clone(server), claim, hold, lost: AtomicBool::new(false) });
+        let (server, lost) = (Arc::clone(server), AtomicBool::new(false));
+        let held = Arc::new(Held { server, claim, hold: Mutex::new(hold), lost });
         let again = request.hold.then(|| hold_again(request, claim));
         let stream = again.is_some().then_some(stream);
         let keeper =
@@ -69,7 +77,7 @@ impl Lease {
 
     /// What proves to the server that a publish is the holder's.
     pub fn hold(&self) -> Hold {
-        self.held.hold.clone()
+        self.held.hold()
     }
 
     /// Whether the server gave it up, so that somebody else may be building the same.
@@ -94,11 +102,11 @@ impl Lease {
         let Some(keeper) = self.keeper.take() else { return };
         // Within a runtime nothing may block; there the end of the stream says it, after the grace.
         if !lost && Handle::try_current().is_err() {
-            let Held { server, claim, hold, .. } = &*self.held;
+            let (Held { server, claim, .. }, hold) = (&*self.held, self.held.hold());
             let release = async {
                 // The answer's body may be slow too.
                 let by = Instant::now() + server.deadlines.first;
-                timeout_at(by, server.release(*claim, hold, reason)).await.unwrap_or(Ok(()))
+                timeout_at(by, server.release(*claim, &hold, reason)).await.unwrap_or(Ok(()))
             };
             let _ = self.engine.run(&|| false, release);
         }
@@ -108,8 +116,8 @@ impl Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Held { claim, hold, .. } = &*self.held;
-        f.debug_struct("Lease").field("claim", claim).field("hold", hold).finish_non_exhaustive()
+        let (claim, hold) = (&self.held.claim, self.held.hold());
+        f.debug_struct("Lease").field("claim", claim).field("hold", &hold).finish_non_exhaustive()
     }
 }
 
@@ -174,9 +182,9 @@ impl Keeper {
 
     /// Renews until the server answers or the lease is over: how long it lives now, or `None` if it is lost.
     async fn renew(&self, alive_until: Instant) -> Option<Duration> {
-        let Held { server, claim, hold, .. } = &*self.held;
+        let (Held { server, claim, .. }, hold) = (&*self.held, self.held.hold());
         loop {
-            match server.renew(*claim, hold).await {
+            match server.renew(*claim, &hold).await {
                 Ok(ttl) => return Some(ttl),
                 Err(error) if is_definite(&error) || Instant::now() >= alive_until => return None,
                 Err(_) => sleep(server.deadlines.retry_every).await,
@@ -194,8 +202,10 @@ impl Keeper {
         self.next_hold = Instant::now() + self.held.server.deadlines.renew_every;
         let Ok(heard) = acquire(&self.held.server, request, &mut || {}).await else { return };
         if let Verdict::Granted(grant) = heard.verdict
-            && grant.hold == self.held.hold
+            && grant.claim == self.held.claim
         {
+            // Another one, if the server let ours go meanwhile: what is built is published under that.
+            *self.held.hold.lock().unwrap_or_else(PoisonError::into_inner) = grant.hold;
             self.stream = Some(grant.stream);
         }
     }
@@ -217,6 +227,10 @@ fn is_definite(error: &RemoteError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use pcmcache_shared::Fence;
+    use pcmcache_shared::api::acquire::AcquireLine;
     use pcmcache_shared::api::leases::{ReleaseRequest, Renewed};
     use pcmcache_shared::api::problem::{Code, Problem};
 
@@ -305,6 +319,32 @@ mod tests {
         assert_eq!(second.seen(ACQUIRE).len(), 1, "the new stream holds");
         lease.release(ReleaseReason::Uncacheable);
         assert_eq!(released(&second), [ReleaseReason::Uncacheable]);
+    }
+
+    #[test]
+    fn a_lease_that_lapsed_and_is_granted_anew_is_held_on() {
+        let grants = AtomicU64::new(7);
+        let fake = Fake::start(move |request, peer| {
+            if request.line.starts_with(ACQUIRE) {
+                let fence = grants.fetch_add(1, Ordering::SeqCst);
+                let AcquireLine::Granted { claim, secret, ttl_ms, expected_ms, .. } = granted(15_000) else {
+                    unreachable!("a grant")
+                };
+                peer.chunked(200);
+                peer.line(&AcquireLine::Granted { claim, fence: Fence(fence), secret, ttl_ms, expected_ms });
+                if fence > 7 {
+                    peer.hang();
+                }
+            } else {
+                good(request, peer);
+            }
+        });
+        let remote = fake.remote();
+        let lease = lease(&remote);
+        eventually("the new grant", || lease.hold().fence == Fence(8));
+        let renewed = || fake.seen(RENEW).last().map(|renewal| renewal.json::<Hold>().fence);
+        eventually("a renewal of that", || renewed() == Some(Fence(8)));
+        assert!(!lease.lost());
     }
 
     #[test]
