@@ -5,6 +5,7 @@
 #     toolchain_for_builds        # cargo, clang++-22 with libc++, CMake 4.4, ninja
 #     toolchain_for_tests         # schemathesis too
 #     toolchain_for_bench         # the peers, ccache and sccache, too
+#     toolchain_for_servers       # what sccache shares by: Redis, nginx with WebDAV
 #
 # The compiler comes from the distribution by apt-get, as root or by sudo, and only where it is missing. CMake
 # (the packaged one is too old for `import std`), ninja and schemathesis come from PyPI into a virtual environment
@@ -77,6 +78,30 @@ toolchain_for_bench() {
     toolchain_for_builds
     command -v ccache >/dev/null || (toolchain_install_packages ccache) || true
     (toolchain_find_python_tools bench sccache "${toolchain_bench_tools[@]}") || true
+}
+
+# The servers that peers keep their caches in, and what measures memory. None of them is started by being installed: Debian's
+# redis-server is another name for a program of redis-tools.
+toolchain_for_servers() {
+    (toolchain_find_unpacked nginx=usr/sbin/nginx) || true
+    (toolchain_find_nginx_module) || true
+    if ! command -v redis-server >/dev/null; then
+        command -v redis-check-rdb >/dev/null || (toolchain_install_packages redis-tools) || true
+        ! command -v redis-check-rdb >/dev/null ||
+            ln -sfn "$(command -v redis-check-rdb)" "$toolchain_dir/bin/redis-server"
+    fi
+    command -v time >/dev/null || (toolchain_install_packages time) || true
+}
+
+# WebDAV clients ask for properties, which nginx answers by a module of its own package.
+toolchain_find_nginx_module() {
+    local package=libnginx-mod-http-dav-ext module=usr/lib/nginx/modules/ngx_http_dav_ext_module.so work
+    [[ -e /$module || -e $toolchain_dir/$package/$module ]] && return 0
+    work=$(mktemp -d "$toolchain_dir/unpack.XXXXXX")
+    toolchain_download "$package" "$work" && dpkg-deb -x "$work/$package"_*.deb "$work/files" &&
+        mv "$work/files" "$toolchain_dir/$package"
+    rm -rf "$work"
+    [[ -e $toolchain_dir/$package/$module ]]
 }
 
 toolchain_say() { printf 'toolchain: %s\n' "$*" >&2; }
