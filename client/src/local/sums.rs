@@ -2,10 +2,13 @@
 //!
 //! SHA-256 names a blob, and for a module of 35 MB it costs a hit more than all else together. So whoever verified a large
 //! blob by its name took its BLAKE3 in the same pass and wrote that down, sealed; from then on a hit verifies by it. Every
-//! byte that is placed is hashed on its way, as before. Invariant: a sum is that of bytes that matched the blob's name
+//! byte that is placed is hashed on its way, as before, by a thread of its own. Invariant: a sum is that of bytes that matched the blob's name
 //! while it was taken. A sum that is missing or damaged costs a SHA-256.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
 
 use pcmcache_shared::Digest;
 use pcmcache_shared::digest::{Hashing, copy_chunks};
@@ -17,6 +20,10 @@ use super::{Kind, Store};
 const LARGE: u64 = 1024 * 1024;
 /// A sum in hexadecimal digits.
 const SUM_LEN: u64 = 64;
+/// What is read, written and hashed at once, in bytes: it stays in a core's own cache.
+const CHUNK: usize = 512 * 1024;
+/// How many chunks may be written before they are hashed.
+const AHEAD: usize = 4;
 
 /// Hashes what is written through it.
 struct Summing<W> {
@@ -51,9 +58,7 @@ impl Store {
             return Ok(named.finish().1 == name);
         }
         if let Some(sum) = self.sum(name) {
-            let mut summed = Summing { inner: to, hash: blake3::Hasher::new() };
-            copy_chunks(from, &mut summed)?;
-            return Ok(summed.hash.finalize().to_hex().as_bytes() == sum);
+            return Ok(copy_summed(from, to)?.to_hex().as_bytes() == sum);
         }
         let mut both = Hashing::new(Summing { inner: to, hash: blake3::Hasher::new() });
         copy_chunks(from, &mut both)?;
@@ -74,6 +79,37 @@ impl Store {
     }
 }
 
+/// Copies all of `from`, and gives the sum of what was written: one thread writes while the other hashes.
+fn copy_summed(from: &mut impl Read, to: &mut impl Write) -> io::Result<blake3::Hash> {
+    thread::scope(|scope| {
+        let (written, to_hash) = sync_channel::<Arc<Vec<u8>>>(AHEAD);
+        let (hashed, to_fill) = channel();
+        let hashing = thread::Builder::new().spawn_scoped(scope, move || {
+            let mut hash = blake3::Hasher::new();
+            for chunk in to_hash {
+                hash.update(&chunk);
+                // Nobody fills it again if all was read.
+                let _ = hashed.send(chunk);
+            }
+            hash.finalize()
+        })?;
+        let stopped = || io::Error::other("the thread that hashes ended");
+        loop {
+            // A buffer that comes back is this thread's alone again: what it wrote from it, it has let go of.
+            let mut chunk = to_fill.try_recv().ok().and_then(Arc::into_inner).unwrap_or_default();
+            chunk.clear();
+            if from.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)? == 0 {
+                break;
+            }
+            let chunk = Arc::new(chunk);
+            written.send(Arc::clone(&chunk)).map_err(|_| stopped())?;
+            to.write_all(&chunk)?;
+        }
+        drop(written);
+        hashing.join().map_err(|_| stopped())
+    })
+}
+
 fn sum_name(name: Digest) -> String {
     Digest::of(format!("blake3 of\n{name}")).to_string()
 }
@@ -84,6 +120,18 @@ mod tests {
     use crate::local::Lost;
     use pcmcache_shared::staged::StagedFile;
     use pcmcache_shared::{Output, Role};
+
+    #[test]
+    fn what_is_copied_is_what_is_hashed() {
+        for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, (AHEAD + 3) * CHUNK + 5] {
+            let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            let mut copy = Vec::new();
+            assert_eq!(copy_summed(&mut &bytes[..], &mut copy).unwrap(), blake3::hash(&bytes), "{size}");
+            assert_eq!(copy, bytes);
+        }
+        // A disk that is full is an error, and no thread waits for more.
+        assert!(copy_summed(&mut &vec![0; 3 * CHUNK][..], &mut &mut [0; CHUNK + 1][..]).is_err());
+    }
 
     #[test]
     fn damage_is_found_by_the_name_and_by_the_sum() {
