@@ -1,7 +1,8 @@
 //! Private places for what a compile writes, and the renames that make it visible.
 //!
 //! A stage is a directory `.NAME.pcmcache-*` beside the output it is for, flocked by its launcher. The compiler writes
-//! into it under the output's own name, so whatever temporaries it derives from that name lie in it as well.
+//! into it under the output's own name, so whatever temporaries it derives from that name lie in it as well. What a hit
+//! places derives none, and to make and remove a directory costs it more than all the rest: its stage is a file.
 //! Invariant: a final name only ever changes by rename of a whole file. Crash story: a killed launcher leaves the
 //! stage with its lock freed, and the next launcher that places in that directory removes it.
 
@@ -11,6 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use pcmcache_shared::staged::StagedFile;
+
 use crate::os;
 
 const MARK: &str = ".pcmcache-";
@@ -18,10 +21,13 @@ const MARK: &str = ".pcmcache-";
 const MAX_NAME: usize = 200;
 const TRIES: u32 = 16;
 
-/// The stages of one compile: one for each directory it places in. Removed when dropped.
+/// The stages of one compile or hit: a compile has one for each directory it places in. Removed when dropped.
 #[derive(Debug, Default)]
 pub struct Stages {
     stages: Vec<Stage>,
+    /// The files of a hit, held for their flocks, and the directories that they go to.
+    files: Vec<fs_err::File>,
+    swept: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -54,6 +60,27 @@ impl Stages {
         Ok(path)
     }
 
+    /// A file that will become `output`, and that nothing else lies beside. Fails where the compiler could not write it
+    /// either.
+    pub fn file_for(&mut self, output: &Path) -> io::Result<StagedFile> {
+        let target = directory_of(output);
+        let name = output.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        if !self.swept.contains(&target) {
+            sweep(&target);
+            self.swept.push(target.clone());
+        }
+        for _ in 0..TRIES {
+            let staged = StagedFile::create(stage_path(&target, name), 0o666)?;
+            let file = staged.handle()?;
+            // As with a directory, someone may have taken it for abandoned before it was locked: it has no name then.
+            if os::try_lock(file.file())? && file.metadata()?.nlink() > 0 {
+                self.files.push(file);
+                return Ok(staged);
+            }
+        }
+        Err(io::Error::other(format!("no stage can be made in {}", target.display())))
+    }
+
     /// What lies in the stages: each file with the final path it would have.
     pub fn contents(&self) -> Vec<(PathBuf, PathBuf)> {
         let list = |stage: &Stage| {
@@ -67,14 +94,8 @@ impl Stages {
 
 impl Stage {
     fn create(target: PathBuf, name: &OsStr) -> io::Result<Self> {
-        let short = OsStr::from_bytes(name.as_bytes().get(..MAX_NAME).unwrap_or(name.as_bytes()));
         for _ in 0..TRIES {
-            let random = u64::from_ne_bytes(os::random());
-            let path = target.join(os::join_name(&[
-                OsStr::new("."),
-                short,
-                format!("{MARK}{random:016x}").as_ref(),
-            ]));
+            let path = stage_path(&target, name);
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;
             // Between the making and the locking someone may take it for abandoned and remove it: then once more.
             match lock(&path) {
@@ -91,14 +112,21 @@ impl Stage {
     }
 }
 
-/// The directory's lock, if nobody has it and the directory is still there.
+/// A name for a stage in this directory, which nobody else has.
+fn stage_path(target: &Path, name: &OsStr) -> PathBuf {
+    let short = OsStr::from_bytes(name.as_bytes().get(..MAX_NAME).unwrap_or(name.as_bytes()));
+    let random = u64::from_ne_bytes(os::random());
+    target.join(os::join_name(&[OsStr::new("."), short, format!("{MARK}{random:016x}").as_ref()]))
+}
+
+/// The stage's lock, if nobody has it and the stage is still there.
 fn lock(path: &Path) -> io::Result<Option<fs_err::File>> {
-    let directory = fs_err::File::open(path)?;
-    if !os::try_lock(directory.file())? {
+    let stage = fs_err::File::open(path)?;
+    if !os::try_lock(stage.file())? {
         return Ok(None);
     }
-    let (held, named) = (directory.metadata()?, fs_err::symlink_metadata(path)?);
-    Ok((held.ino() == named.ino() && held.dev() == named.dev()).then_some(directory))
+    let (held, named) = (stage.metadata()?, fs_err::symlink_metadata(path)?);
+    Ok((held.ino() == named.ino() && held.dev() == named.dev()).then_some(stage))
 }
 
 /// Removes the stages that killed launchers left in this directory.
@@ -106,13 +134,16 @@ pub fn sweep(directory: &Path) {
     let Ok(entries) = fs_err::read_dir(directory) else { return };
     let is_stage = |name: &OsString| {
         let name = name.to_string_lossy();
-        name.starts_with('.') && name.contains(MARK)
+        let behind = name.rsplit_once(MARK).map_or("", |(_, behind)| behind);
+        name.starts_with('.') && !behind.is_empty() && behind.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     for entry in entries.flatten().filter(|entry| is_stage(&entry.file_name())) {
         let path = entry.path();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_directory && let Ok(Some(_lock)) = lock(&path) {
-            let _ = fs_err::remove_dir_all(&path);
+        let Ok(kind) = entry.file_type() else { continue };
+        if (kind.is_dir() || kind.is_file())
+            && let Ok(Some(_lock)) = lock(&path)
+        {
+            let _ = if kind.is_dir() { fs_err::remove_dir_all(&path) } else { fs_err::remove_file(&path) };
         }
     }
 }
@@ -141,6 +172,7 @@ pub fn is_replaceable(output: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pcmcache_shared::staged::Durability;
 
     struct Scratch(PathBuf);
 
@@ -187,6 +219,27 @@ mod tests {
         assert!(!abandoned.exists());
         sweep(&dir.0);
         assert!(staged.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn a_file_is_a_stage_too() {
+        let dir = Scratch::new("file");
+        let output = dir.0.join("m.o");
+        drop(Stages::default().file_for(&output).unwrap());
+        assert_eq!(dir.names(), [""; 0], "dropped, it is gone");
+        fs_err::write(dir.0.join(".m.o.pcmcache-0123"), "torn").unwrap();
+        let mut living = Stages::default();
+        let staged = living.file_for(&output).unwrap();
+        sweep(&dir.0);
+        assert_eq!(
+            dir.names().len(),
+            1,
+            "the abandoned one is gone, the locked one is not: {:?}",
+            dir.names()
+        );
+        staged.finish(Durability::None).unwrap().commit(&output).unwrap();
+        sweep(&dir.0);
+        assert_eq!(dir.names(), ["m.o"]);
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl StagedFile {
         self.file.size()
     }
 
+    /// The same open file once more, for who holds a lock of it.
+    pub fn handle(&self) -> io::Result<fs_err::File> {
+        self.file.inner().try_clone()
+    }
+
     /// Takes the disk's space for `length` bytes now, and says whether it did: not every file system can. An error says that
     /// the space is not there.
     pub fn allocate(&self, length: u64) -> io::Result<bool> {

@@ -57,8 +57,7 @@ impl Session {
             if self.is_there_already(task, role, path, output) {
                 continue;
             }
-            let stage =
-                StagedFile::create(stages.path_for(path).map_err(unwritable)?, 0o666).map_err(unwritable)?;
+            let stage = stages.file_for(path).map_err(unwritable)?;
             let is_spelled = role == Role::Depfile && !task.facts.bases.is_empty();
             let copied = if is_spelled {
                 copy_depfile(task, &store, output, stage)
