@@ -215,11 +215,6 @@ pub fn key_variables(
 /// The largest memo of this room, in bytes.
 const MAX_MEMO: u64 = 1024 * 1024;
 
-fn memo_file(store: &Store, name: &Digest) -> PathBuf {
-    let name = name.to_string();
-    store.root().join("memo").join(name.get(..2).unwrap_or_default()).join(&name)
-}
-
 fn id_of(path: &Path) -> Option<FileId> {
     fs_err::metadata(path).ok().map(|metadata| FileId::of(&metadata))
 }

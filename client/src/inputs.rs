@@ -5,6 +5,7 @@
 //! it began. What cannot be proved makes the compile uncacheable, never wrong.
 
 mod hazards;
+mod proof;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -168,10 +169,14 @@ impl Inputs {
     }
 
     fn in_the_way(&self, invocation: &Invocation, files: &[PathBuf]) -> BTreeSet<PathBuf> {
-        let from_cwd = !invocation.forced_includes.is_empty() || invocation.kind == Kind::HeaderUnit;
-        let read: Vec<PathBuf> =
-            invocation.source_file().map(Path::to_owned).into_iter().chain(files.iter().cloned()).collect();
+        let (read, from_cwd) = found_from(invocation, files);
         self.search.in_the_way(&read, from_cwd)
+    }
+
+    /// Every place in which a file would be in the way.
+    fn would_be_in_the_way(&self, invocation: &Invocation, files: &[PathBuf]) -> BTreeSet<PathBuf> {
+        let (read, from_cwd) = found_from(invocation, files);
+        self.search.would_be_in_the_way(&read, from_cwd)
     }
 
     /// GCC takes `x.h.gch` for the `x.h` that a source begins with, and tells nobody.
@@ -455,4 +460,10 @@ fn macros(words: &[String]) -> Vec<&str> {
     let separate = words.iter().zip(words.iter().skip(1)).filter(|(flag, _)| *flag == "-D");
     let definitions = joined.chain(separate.map(|(_, definition)| definition.as_str()));
     definitions.filter_map(|definition| definition.split(['=', '(']).next()).collect()
+}
+/// The files that were read, and whether some were looked for in the directory the compiler runs in first.
+fn found_from(invocation: &Invocation, files: &[PathBuf]) -> (Vec<PathBuf>, bool) {
+    let from_cwd = !invocation.forced_includes.is_empty() || invocation.kind == Kind::HeaderUnit;
+    let read = invocation.source_file().map(Path::to_owned).into_iter().chain(files.iter().cloned());
+    (read.collect(), from_cwd)
 }

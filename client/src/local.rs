@@ -45,7 +45,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pcmcache_shared::{ActionKey, IncludeSet, UnitKey, api::limits};
+use pcmcache_shared::{ActionKey, Digest, IncludeSet, UnitKey, api::limits};
 
 use crate::os;
 use fill::Ledger;
@@ -168,6 +168,11 @@ impl Store {
     fn entry(&self, kind: Kind, name: &str) -> PathBuf {
         let shard = name.get(..2).unwrap_or(name);
         self.directory(kind).join(shard).join(name)
+    }
+
+    /// Where what is remembered under this name is, or would be.
+    pub fn memo_file(&self, name: &Digest) -> PathBuf {
+        self.entry(Kind::Memo, &name.to_string())
     }
 
     /// The include sets known for the unit, newest first.

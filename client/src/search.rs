@@ -123,30 +123,48 @@ impl SearchPath {
     /// a compile these are the ones it passed over; one that is new since then would be taken today. `from_cwd`: some
     /// were looked for in the directory the compiler runs in first.
     pub fn in_the_way(&self, read: &[PathBuf], from_cwd: bool) -> BTreeSet<PathBuf> {
-        let read: HashSet<PathBuf> = read.iter().map(|file| normal(&self.cwd.join(file))).collect();
+        let read = self.normal(read);
+        let mut listings = Listings::default();
+        let mut found = BTreeSet::new();
+        self.places_before(&read, from_cwd, |directory, operand| {
+            // Nearly always it may not, and then no path is made.
+            if listings.may_have(directory, operand) {
+                let path = directory.join(operand);
+                if !read.contains(&path) && is_file(&path) {
+                    found.insert(path);
+                }
+            }
+        });
+        found
+    }
+
+    /// The same places, whether anything is there or not.
+    pub fn would_be_in_the_way(&self, read: &[PathBuf], from_cwd: bool) -> BTreeSet<PathBuf> {
+        let read = self.normal(read);
+        let mut places = BTreeSet::new();
+        self.places_before(&read, from_cwd, |directory, operand| {
+            places.insert(directory.join(operand));
+        });
+        places.into_iter().filter(|place| !read.contains(place)).collect()
+    }
+
+    fn normal(&self, read: &[PathBuf]) -> HashSet<PathBuf> {
+        read.iter().map(|file| normal(&self.cwd.join(file))).collect()
+    }
+
+    /// Visits every place that was looked in before a file of `read` was found: a directory, and the name there.
+    fn places_before(&self, read: &HashSet<PathBuf>, from_cwd: bool, mut visit: impl FnMut(&Path, &Path)) {
         let mut beside = self.beside(read.iter());
         if from_cwd {
             beside.insert(self.cwd.clone());
         }
-        let mut listings = Listings::default();
-        let mut found = BTreeSet::new();
-        for file in &read {
+        for file in read {
             for (index, directory) in self.directories.iter().enumerate() {
                 let Ok(operand) = file.strip_prefix(directory) else { continue };
                 let earlier = self.directories.get(..index).unwrap_or_default();
-                for candidate in earlier.iter().chain(&beside) {
-                    // Nearly always it may not, and then no path is made.
-                    if !listings.may_have(candidate, operand) {
-                        continue;
-                    }
-                    let path = candidate.join(operand);
-                    if !read.contains(&path) && is_file(&path) {
-                        found.insert(path);
-                    }
-                }
+                earlier.iter().chain(&beside).for_each(|candidate| visit(candidate, operand));
             }
         }
-        found
     }
 
     /// The directories of the user's files among these, which are absolute.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::{escape, unescape};
 
-use super::{Compiler, KEY_VARIABLES, MAX_MEMO, find, id_of, memo_file};
+use super::{Compiler, KEY_VARIABLES, MAX_MEMO, find, id_of};
 use crate::bases::Bases;
 use crate::invocation::{Bypass, Family, Invocation, Kind, response};
 use crate::local::Store;
@@ -103,7 +103,7 @@ impl Compiler {
         // What is native is asked anew each time: a cache directory may move from host to host.
         let is_native = args.iter().any(|arg| arg.contains("=native"));
         let store = store.filter(|_| !is_native && !invocation.asks_anew);
-        let memo = store.map(|store| memo_file(store, &self.probe_name(&args, cwd, bases)));
+        let memo = store.map(|store| store.memo_file(&self.probe_name(&args, cwd, bases)));
         if let Some(known) = memo.as_deref().and_then(|path| read_memo(path, cwd)) {
             return Ok(known);
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use pcmcache_shared::Digest;
 use pcmcache_shared::recipe::{escape, unescape};
 
-use super::{MAX_MEMO, id_of, memo_file};
+use super::{MAX_MEMO, id_of};
 use crate::local::Store;
 use crate::local::memo::Memo;
 use crate::local::sealed::{self, Sealed};
@@ -30,7 +30,7 @@ fn loader_facts(real: &Path) -> String {
 
 fn identity_file(store: &Store, real: &Path) -> PathBuf {
     let text = format!("libraries\n{}\n{}", escape(real.as_os_str().as_bytes()), loader_facts(real));
-    memo_file(store, &Digest::of(text))
+    store.memo_file(&Digest::of(text))
 }
 
 /// The identity, if the libraries that were loaded last time are all as they were.

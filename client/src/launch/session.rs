@@ -254,28 +254,44 @@ impl Session {
         self.note(format!("not cached: {}: {}", why.reason, why.detail));
     }
 
-    /// Looks the task up in the local store.
+    /// Looks the task up in the local store: by what an earlier hit rested on, else by each include set.
     pub(super) fn find(&mut self, task: &mut Task) -> Option<Hit> {
         let store = self.store.clone()?;
         task.known.clear();
-        for set in store.include_sets(task.unit.key()) {
+        let unit = task.unit.key();
+        if let Some(action) = self.inputs.proven(&store, unit, &task.invocation)
+            && let Some(hit) = self.stored(&store, action)
+        {
+            return Some(hit);
+        }
+        for set in store.include_sets(unit) {
             let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
             let action = recipe.as_ref().map(Recipe::action_key);
+            let hit = action.and_then(|action| self.stored(&store, action));
+            if let Some(Hit { action, .. }) = &hit {
+                self.inputs.prove(&store, (unit, *action), &set, &task.invocation, self.began);
+            }
             task.known.push(Known { set, recipe });
-            let Some(action) = action else { continue };
-            if let Some(kept) = store.result(action) {
-                let is_here = |output: &Output| store.has_blob(output.digest, output.size);
-                match self.distrust(&store, action, &kept) {
-                    None if kept.result.outputs.iter().all(is_here) => {
-                        self.used_of = kept.origin.server();
-                        return Some(Hit { action, result: kept.result });
-                    }
-                    None => {}
-                    Some(why) => self.fault(why.name(), &action),
-                }
-                store.forget_result(action);
+            if hit.is_some() {
+                return hit;
             }
         }
+        None
+    }
+
+    /// The action's result, if it is here and may be used.
+    fn stored(&mut self, store: &Store, action: ActionKey) -> Option<Hit> {
+        let kept = store.result(action)?;
+        let is_here = |output: &Output| store.has_blob(output.digest, output.size);
+        match self.distrust(store, action, &kept) {
+            None if kept.result.outputs.iter().all(is_here) => {
+                self.used_of = kept.origin.server();
+                return Some(Hit { action, result: kept.result });
+            }
+            None => {}
+            Some(why) => self.fault(why.name(), &action),
+        }
+        store.forget_result(action);
         None
     }
 

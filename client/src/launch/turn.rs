@@ -236,7 +236,10 @@ impl Session {
         }
         store.add_include_set(task.unit.key(), set)?;
         self.note_history(store, task, recipe.action_key(), &kept.result)?;
-        store.put_result(recipe.action_key(), kept)
+        store.put_result(recipe.action_key(), kept)?;
+        let (unit, action) = (task.unit.key(), recipe.action_key());
+        self.inputs.prove(store, (unit, action), set, &task.invocation, self.began);
+        Ok(())
     }
 
     /// Notes what explains a miss later, and what it takes to compile again.
