@@ -15,15 +15,18 @@
 //!     counts               a line for each launch, see `stats`
 //!     profiles/NAME        which results a build used, see `notes`
 //!     agents/              sockets of those who keep connections open, see `remote::agent`
+//!     queue/NAME           sealed: a result that is yet to be uploaded, see `queue`
 //!     damaged/             what did not match its name or seal, moved aside for a person to look at
 //!     fill, trim.lock      how full the store is, see `fill`; who trims it, and when that was
+//!     sync.lock            who uploads what is queued
 //! ```
 //!
 //! Invariant: an entry is used only after it was verified against its name or its seal, so a torn, cut or flipped
 //! one is a miss with a reason. Any entry may be gone at any moment, since `trim` keeps the store within its bound: that
 //! is a miss as well. The modification time of a sealed entry says when it was last used. Crash story: everything is
 //! written to a `.stage-*` file beside its place and renamed there; a killed launcher leaves at most a stage, and blobs
-//! that no result names. Nothing is fsynced: a power cut costs entries, never correctness.
+//! that no result names. Nothing is fsynced but the queue and what servers took back: a power cut costs entries, never
+//! correctness.
 
 mod blobs;
 pub mod embedded;
@@ -34,6 +37,7 @@ pub mod lock;
 pub mod memo;
 mod notes;
 pub mod origin;
+pub mod queue;
 pub mod sealed;
 pub mod stats;
 mod sums;
@@ -89,13 +93,15 @@ pub enum Kind {
     Memo,
     /// One a claim.
     Locks,
+    /// What is yet to be uploaded.
+    Queue,
     /// What was set aside.
     Damaged,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Units,
         Self::Results,
         Self::Commands,
@@ -106,6 +112,7 @@ impl Kind {
         Self::Servers,
         Self::Memo,
         Self::Locks,
+        Self::Queue,
         Self::Damaged,
     ];
 
@@ -121,6 +128,7 @@ impl Kind {
             Self::Servers => "servers",
             Self::Memo => "memo",
             Self::Locks => "locks",
+            Self::Queue => "queue",
             Self::Damaged => "damaged",
         }
     }

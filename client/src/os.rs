@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
@@ -216,6 +216,14 @@ pub fn leave_everything() {
         // The directory itself is among them, and closed already.
         let _ = nix::unistd::close(number);
     }
+}
+
+/// Starts this program as a process that nobody waits for, with one hidden argument and with `lock` as its standard input:
+/// it has the lock as long as it lives.
+pub fn start_apart(as_what: &str, lock: std::fs::File) {
+    let mut command = Command::new(own_program());
+    command.arg0("pcmcache").arg(as_what).current_dir("/").process_group(0);
+    let _ = command.stdin(lock).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
 }
 
 /// Random bits for names of temporaries, request ids and the like.

@@ -78,6 +78,12 @@ pub struct Fetched {
 #[serde(transparent)]
 pub struct ServerId(Digest);
 
+impl std::fmt::Display for ServerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl ServerId {
     /// The server at this URL.
     pub fn of(url: &str) -> Self {

@@ -7,8 +7,6 @@
 //! younger one may belong to a launcher that is about to store its result).
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::fill::{PAGE, TrimLock, high_water, low_water};
@@ -55,15 +53,7 @@ struct Holding {
 /// its standard input, so there is never more than one.
 pub fn start_trimmer(lock: TrimLock) {
     let (file, _) = lock.0.into_parts();
-    let _ = Command::new(os::own_program())
-        .arg0("pcmcache")
-        .arg(TRIMMER)
-        .current_dir("/")
-        .stdin(file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn();
+    os::start_apart(TRIMMER, file);
 }
 
 impl Store {
@@ -148,6 +138,8 @@ impl Removal<'_> {
                 self.done.others += 1;
             }
         }
+        self.store.expire_queue();
+        self.in_work += self.store.queue().iter().map(|queued| queued.pages).sum::<u64>();
         for mark in self.store.inventory(Kind::Embedded) {
             if mark.used.is_before(now, MARKED_FOR) {
                 self.remove_other(&mark);
