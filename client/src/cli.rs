@@ -12,6 +12,7 @@ use crate::command::{self, verify::REBUILD};
 use crate::compiler::run;
 use crate::launch::contact::{self, CATCH_UP};
 use crate::launch::launch;
+use crate::launch::sync::{self, SYNC};
 use crate::local::trim::TRIMMER;
 use crate::remote::agent::{self, AGENT};
 use crate::settings::Settings;
@@ -98,6 +99,8 @@ enum Command {
     /// Publish which results builds used, for 'warm' on other machines
     #[command(subcommand)]
     Profile(command::profile::Profile),
+    /// Upload what was made while the server could not be had
+    Sync(command::sync::Sync),
     /// Show the settings, and where each comes from
     Config,
     /// Remove from the local store what was not used for longest
@@ -125,6 +128,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
         Some((first, args)) if first == run::WATCH => run::watch(args.iter().cloned()),
         Some((first, _)) if first == TRIMMER => command::trim::run_as_trimmer(&Settings::load()),
         Some((first, _)) if first == CATCH_UP => contact::run_as_asker(Settings::load()),
+        Some((first, _)) if first == SYNC => sync::run_in_passing(Settings::load),
         Some((first, args)) if first == AGENT => agent::run_as_agent(args),
         Some((first, args)) if first == REBUILD => command::verify::run_as_rebuilder(args, Settings::load()),
         Some((first, args)) if first == "--" && !args.is_empty() => launch_words(args),
@@ -167,6 +171,7 @@ fn run_command(words: &[OsString]) -> u8 {
         Command::Key(key) => key.run(),
         Command::Warm(warm) => warm.run(settings),
         Command::Profile(profile) => profile.run(&settings),
+        Command::Sync(sync) => sync.run(settings),
         Command::Config => command::config::run(&settings),
         Command::Trim(trim) => trim.run(&settings),
         Command::Verify(verify) => verify.run(&settings),

@@ -9,6 +9,7 @@ pub mod login;
 pub mod papers;
 pub mod profile;
 pub mod stats;
+pub mod sync;
 pub mod trim;
 pub mod verify;
 pub mod warm;

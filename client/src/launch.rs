@@ -12,6 +12,7 @@ mod plan;
 pub mod rebuild;
 mod restore;
 mod session;
+pub mod sync;
 mod trust;
 mod turn;
 pub mod warm;

@@ -51,8 +51,12 @@ impl Session {
         };
         let settings = remote::Settings::of(&self.settings, url);
         match self.breaker().map(|breaker| breaker.state()) {
-            Some(State::Open) => return false,
+            Some(State::Open) => {
+                self.offline = true;
+                return false;
+            }
             Some(State::HalfOpen(ticket)) => {
+                self.offline = true;
                 remote::probe_beside(settings, ticket);
                 return false;
             }
@@ -81,6 +85,7 @@ impl Session {
         }
         if error.trips_breaker() {
             // Neither this launch nor any other waits for it once more.
+            self.offline = true;
             self.disconnect();
             if let Some(breaker) = self.breaker() {
                 breaker.trip();

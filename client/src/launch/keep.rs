@@ -8,7 +8,7 @@ use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
 use pcmcache_shared::{
-    ActionResult, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, failpoint,
+    ActionKey, ActionResult, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, failpoint,
 };
 
 use super::build::Built;
@@ -18,10 +18,21 @@ use crate::bases::MARK;
 use crate::depfile::Rules;
 use crate::inputs::{self, Graph, Uncacheable};
 use crate::invocation::{Arg, Family, Kind};
-use crate::local::origin::{Kept, Origin};
+use crate::local::origin::{Kept, Origin, ServerId};
+use crate::local::queue::Queued;
 use crate::local::{Room, Store};
 use crate::os;
 use crate::remote::{Lease, Published, RemoteError};
+
+/// What became of a result that was to be published.
+enum Fate {
+    /// There is nothing more to do.
+    Settled,
+    /// The server could not be had: it is to be uploaded another time.
+    Later,
+    /// This one was published first, and is here now.
+    Lost(Hit),
+}
 
 impl Session {
     /// Keeps what was made, here and at the server. Gives the result that was published first, if it is another's
@@ -53,18 +64,34 @@ impl Session {
         };
         failpoint!("launch.blobs");
         task.known.insert(0, known);
-        let winner = self.publish(task, &store, &result, lease);
+        let published = self.publish(task, &store, &result, lease);
         failpoint!("launch.published");
         self.used = task.known.first().and_then(|known| known.recipe.as_ref()).map(Recipe::action_key);
-        if winner.is_none()
-            && let Some(Known { set, recipe: Some(recipe) }) = task.known.first()
-            && let Err(error) =
-                self.remember(&store, task, set, recipe, &Kept { result, origin: Origin::Own })
-        {
-            self.fault("local_store", &error);
+        let is_queued = matches!(published, Fate::Later);
+        if let Fate::Lost(winner) = published {
+            return Some(winner);
+        }
+        if let Some(Known { set, recipe: Some(recipe) }) = task.known.first() {
+            let kept = Kept { result, origin: Origin::Own };
+            match self.remember(&store, task, set, recipe, &kept) {
+                Ok(()) if is_queued => self.enqueue(task, &store, recipe.action_key(), kept.result),
+                Ok(()) => {}
+                Err(error) => self.fault("local_store", &error),
+            }
         }
         failpoint!("launch.stored");
-        winner
+        None
+    }
+
+    /// Queues what could not be uploaded now. All that it names lies in the store.
+    fn enqueue(&mut self, task: &Task, store: &Store, action: ActionKey, result: ActionResult) {
+        let Some(url) = &self.settings.remote else { return };
+        let (server, scope) = (ServerId::of(url), self.settings.scope.clone());
+        let queued = Queued { server, scope, action, claim: task.claim(), lease: None, result };
+        if let Err(error) = store.enqueue(&queued) {
+            self.fault("queue", &error);
+        }
+        failpoint!("launch.queued");
     }
 
     /// What was learnt, and that nothing of it changed meanwhile.
@@ -135,18 +162,17 @@ impl Session {
         Ok(ActionResult { outputs, cost, builder, signature: None })
     }
 
-    /// Publishes the result that `task.known` has first. Gives the winner where another was published before.
-    fn publish(
-        &mut self,
-        task: &Task,
-        store: &Store,
-        result: &ActionResult,
-        lease: Option<Lease>,
-    ) -> Option<Hit> {
-        let Some(Known { set, recipe: Some(recipe) }) = task.known.first() else { return None };
-        self.remote.as_ref().filter(|_| self.may_write)?;
-        let signed = self.signed(recipe.action_key(), result)?;
-        let remote = self.remote.as_ref()?;
+    /// Publishes the result that `task.known` has first.
+    fn publish(&mut self, task: &Task, store: &Store, result: &ActionResult, lease: Option<Lease>) -> Fate {
+        let Some(Known { set, recipe: Some(recipe) }) = task.known.first() else { return Fate::Settled };
+        if !self.may_write {
+            return Fate::Settled;
+        }
+        if self.offline && self.remote.is_none() {
+            return Fate::Later;
+        }
+        let Some(signed) = self.signed(recipe.action_key(), result) else { return Fate::Settled };
+        let Some(remote) = &self.remote else { return Fate::Settled };
         let request = PublishRequest {
             result: signed,
             recipe: recipe.text().to_owned(),
@@ -163,20 +189,20 @@ impl Session {
                 if let Some(lease) = lease {
                     lease.discharge();
                 }
-                None
+                Fate::Settled
             }
             Ok(Published::Winner(winner)) => {
                 if let Some(lease) = lease {
                     lease.discharge();
                 }
-                self.take_winner(task, *winner)
+                self.take_winner(task, *winner).map_or(Fate::Settled, Fate::Lost)
             }
             Err(error) => {
                 if let Some(lease) = lease {
                     lease.release(release_reason(&error));
                 }
                 self.remote_fault(&error);
-                None
+                if error.may_pass() { Fate::Later } else { Fate::Settled }
             }
         }
     }

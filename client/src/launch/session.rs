@@ -38,6 +38,8 @@ pub(super) struct Session {
     /// The arguments behind the compiler's name, as they were given.
     pub(super) args: Vec<OsString>,
     pub(super) remote: Option<Remote>,
+    /// The server is away, as far as is known: what is made meanwhile is queued.
+    pub(super) offline: bool,
     /// The slots of this host's compilers.
     pub(super) slots: Slots,
     /// Whether what is made may be published, as far as is known.
@@ -111,7 +113,7 @@ impl Session {
         let interrupt = Interrupt::listen();
         let may_write = settings.mode == Mode::ReadWrite;
         let slots = Slots::new(store.as_ref().map(Store::root), settings.jobs, settings.wait);
-        let (args, remote, used_of, used) = (Vec::new(), None, None, None);
+        let (args, remote, offline, used_of, used) = (Vec::new(), None, false, None, None);
         Self {
             settings,
             store,
@@ -120,6 +122,7 @@ impl Session {
             interrupt,
             args,
             remote,
+            offline,
             slots,
             may_write,
             used_of,
@@ -335,6 +338,7 @@ impl Session {
 
     /// Writes down what the launch came to: the memo, the counters, the log.
     pub(super) fn close(&mut self, program: &Path, args: &[OsString], ended: &Result<u8, Stop>) {
+        let reaches_server = self.remote.is_some();
         self.disconnect();
         if let Err(Stop::Bypass(bypass)) = ended {
             self.counts.bypass(bypass.reason);
@@ -346,6 +350,9 @@ impl Session {
             if let Some(lock) = store.is_full(self.settings.max_size) {
                 start_trimmer(lock);
             }
+        }
+        if reaches_server && self.may_write {
+            self.have_it_synced();
         }
         self.have_it_asked();
         if let Some(log) = &self.settings.stats_log {

@@ -148,6 +148,20 @@ impl RemoteError {
         }
     }
 
+    /// Whether the same may well succeed another time: the server is away, has too much to do, or is full.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => matches!(status, 408 | 429 | 500..),
+            Self::Damaged { .. }
+            | Self::Unsigned(_)
+            | Self::Gone
+            | Self::Local(_)
+            | Self::Interrupted
+            | Self::Misconfigured(_) => false,
+        }
+    }
+
     /// Whether the server's deadline passed in silence.
     pub(super) fn is_silence(&self) -> bool {
         matches!(self, Self::Unreachable { why: Unreached::Silent, .. })
