@@ -54,6 +54,7 @@ fn help_names_every_command_and_variable_of_the_launcher() {
         "key",
         "warm",
         "profile",
+        "sync",
         "config",
         "trim",
         "verify",
