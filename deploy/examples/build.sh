@@ -19,6 +19,7 @@ mkdir -p "${OUT:=build}"
 clang++-22 "$OUT/greet.o" "$OUT/main.o" -o "$OUT/hello"
 
 if [ -n "${PCMCACHE_REMOTE:-}" ]; then
+    "$PCMCACHE" sync --wait || true
     "$PCMCACHE" profile push "$PCMCACHE_PROFILE" || true
 fi
 "$PCMCACHE" stats
