@@ -194,16 +194,27 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// The user of the process at the other end of the socket.
-pub fn peer(socket: impl AsFd) -> io::Result<u32> {
-    Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
+/// The user and the process at the other end of the socket.
+pub fn peer(socket: &impl AsFd) -> io::Result<(u32, i32)> {
+    let peer = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok((peer.uid(), peer.pid()))
 }
 
-/// What tells this host, since it was started, and the network that its processes see from others.
+/// Whether the process does not run, and will not by itself: somebody stopped it.
+pub fn is_stopped(process: i32) -> bool {
+    let stat = fs_err::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name before it may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+}
+
+/// What tells this host, since it was started, and the network and the processes that its processes see from others.
 pub fn network() -> String {
     let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = fs_err::read_link("/proc/self/ns/net").unwrap_or_default();
-    format!("{} {}", boot.trim(), namespace.display())
+    let namespaces = ["net", "pid"].map(|kind| {
+        let link = fs_err::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
+        link.to_string_lossy().into_owned()
+    });
+    format!("{} {}", boot.trim(), namespaces.join(" "))
 }
 
 /// Leaves the session, the process group and the terminal of whoever started this process, and closes what they passed

@@ -118,10 +118,7 @@ fn half_a_blob_is_not_fetched_twice() {
     let team = Team::at("agent-blob", (Duration::from_millis(5), 2 << 20));
     let unit = Unit::write(&team.scratch, "unit", 7, Weight::Filling(6 << 20));
     let right = unit.right_outputs(&team.scratch);
-    let builder = Machine::new(&team.scratch, "builder")
-        .remote(&team.server.url())
-        .with("PCMCACHE_CA_FILE", team.authority.file())
-        .with("PCMCACHE_AGENT", "off");
+    let builder = team.machine("builder").remote(&team.server.url()).with("PCMCACHE_AGENT", "off");
     builder.compile(unit.arguments()).ok();
 
     let machine = team.warmed("machine");

@@ -58,7 +58,7 @@ fn it_inherits_nothing_of_the_build() {
 fn it_goes_when_nobody_asks_it() {
     let _turn = turn::beside_others();
     let team = Team::start("agent-idle");
-    let machine = team.machine("machine").with("PCMCACHE_AGENT_IDLE", "0.5");
+    let machine = team.machine("machine").with("PCMCACHE_AGENT_IDLE", "5");
     machine.compile(team.unit("unit").arguments()).ok();
     until("an agent", || !machine.agents().is_empty());
     let agent = only(&machine);

@@ -67,11 +67,11 @@ fn agent(settings: &Settings, url: &str) -> Finding {
     match agent.knock() {
         Knock::Answered(words) => Finding::ok(AGENT, format!("it is up: {words}")),
         Knock::Absent => Finding::ok(AGENT, "none is up; the next launcher that asks the server starts it"),
-        Knock::Refused => {
+        Knock::Refused | Knock::Silent => {
             Finding::ok(AGENT, "it is up, and busy; launchers connect for themselves meanwhile")
         }
-        Knock::Silent => {
-            Finding::ok(AGENT, "one was there that did not answer; the next launcher starts another")
+        Knock::Stopped => {
+            Finding::ok(AGENT, "one was there that somebody stopped; the next launcher starts another")
         }
     }
 }

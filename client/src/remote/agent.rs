@@ -20,8 +20,8 @@
 //! where it was, when its program was replaced, and after an hour, since what it read at its start grows old.
 //!
 //! Crash story: a killed agent leaves a socket that refuses, and a lock that the kernel freed: the next launcher goes
-//! directly and starts another. One that is there and does not answer has its socket and its lock file removed by who
-//! knocked in vain; should it wake up, it finds that out and ends.
+//! directly and starts another. One that was stopped has its socket and its lock file removed by who knocked in vain;
+//! should it go on, it finds that out and ends.
 
 mod door;
 mod flow;
@@ -82,12 +82,12 @@ impl Agent {
         self.place.address().ok()
     }
 
-    /// Whether it is there, and answers. One that is there and does not is out of everybody's way from then on.
+    /// Whether it is there, and answers. One that was stopped is out of everybody's way from then on.
     pub fn knock(&self) -> Knock {
         let Some(address) = self.address() else { return Knock::Absent };
         let before = self.place.socket_id();
         let knock = door::knock(address.path(), self.serves);
-        if knock == Knock::Silent && before.is_some() && before == self.place.socket_id() {
+        if knock == Knock::Stopped && before.is_some() && before == self.place.socket_id() {
             self.place.remove();
         }
         knock

@@ -26,8 +26,10 @@ pub enum Knock {
     Absent,
     /// There is one, and it does not take us in now.
     Refused,
-    /// There is one, and it does not answer.
+    /// There is one, and it does not answer: the machine is busy.
     Silent,
+    /// There is one, and it will not answer: somebody stopped it.
+    Stopped,
 }
 
 /// Knocks at the socket of an agent that should serve this.
@@ -37,12 +39,14 @@ pub(super) fn knock(socket: &Path, serves: Digest) -> Knock {
     let mut stream = match os::connect(socket) {
         Ok(stream) => stream,
         // As many have knocked as may wait: it takes nobody in.
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Knock::Silent,
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Knock::Stopped,
         Err(_) => return Knock::Absent,
     };
-    if os::peer(&stream).ok() != Some(os::user()) {
-        return Knock::Refused;
-    }
+    let process = match os::peer(&stream) {
+        Ok((user, process)) if user == os::user() => process,
+        Ok(_) | Err(_) => return Knock::Refused,
+    };
+    let silent = || if os::is_stopped(process) { Knock::Stopped } else { Knock::Silent };
     let asked = format!("GET {DOOR} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n");
     if stream.set_write_timeout(left()).is_err() || stream.write_all(asked.as_bytes()).is_err() {
         return Knock::Refused;
@@ -50,14 +54,14 @@ pub(super) fn knock(socket: &Path, serves: Digest) -> Knock {
     let mut said = Vec::new();
     let mut some = [0; 512];
     while said.len() < MOST {
-        let Some(left) = left() else { return Knock::Silent };
+        let Some(left) = left() else { return silent() };
         if stream.set_read_timeout(Some(left)).is_err() {
             return Knock::Refused;
         }
         match stream.read(&mut some) {
             Ok(0) => break,
             Ok(count) => said.extend_from_slice(some.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Knock::Silent,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return silent(),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return Knock::Refused,
         }
