@@ -90,6 +90,14 @@ impl Row {
         self.notes.iter().for_each(|note| println!("  {note}"));
     }
 
+    /// A line of a table in Markdown, for the README.
+    pub(crate) fn markdown(&self) -> String {
+        let ratio = |(who, ratio): (&str, f64)| format!("{ratio:.2} of {who}");
+        let ratios: Vec<_> = self.ratios().into_iter().map(ratio).collect();
+        let ours = self.ours.as_ref().map_or_else(|| self.notes.join("; "), Times::text);
+        format!("| {} | {ours} | {} |\n", self.what, ratios.join(", "))
+    }
+
     pub(crate) fn json(&self) -> Value {
         let others: Map<_, _> = self.others.iter().map(|(who, times)| (who.clone(), times.json())).collect();
         let ratios: Map<_, _> =

@@ -46,6 +46,7 @@ fn main() {
         println!("{}", host::describe());
     }
     let mut report = Map::from_iter([("host".to_owned(), host::json())]);
+    let mut table = "| | ms, median [10 %-90 %] | |\n|---|---|---|\n".to_owned();
     let wanted = |name: &str| match options.only.as_deref() {
         Some(BEHIND_LINK) => name == "remote",
         Some(only) => name == only,
@@ -58,12 +59,15 @@ fn main() {
         if !behind_link {
             rows.iter().for_each(Row::print);
         }
+        table.extend(rows.iter().map(Row::markdown));
         report.insert((*name).to_owned(), rows.iter().map(Row::json).collect());
     }
     let text = serde_json::to_string_pretty(&report).expect("JSON of numbers");
     fs_err::write(&options.json, text + "\n").expect("the JSON file");
+    let markdown = options.json.with_extension("md");
+    fs_err::write(&markdown, table).expect("the table as Markdown");
     if !behind_link {
-        println!("\n{}", options.json.display());
+        println!("\n{}\n{}", options.json.display(), markdown.display());
     }
 }
 
