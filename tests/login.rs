@@ -5,9 +5,10 @@ use pcmcache_tests::{Finished, Machine, Scratch, Server, Unit, Weight, liar, tur
 
 /// A server that knows a CI system.
 struct Team {
-    scratch: Scratch,
-    issuer: Issuer,
     server: Server,
+    issuer: Issuer,
+    /// Goes last.
+    scratch: Scratch,
 }
 
 impl Team {

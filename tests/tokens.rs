@@ -9,10 +9,11 @@ use pcmcache_tests::{Machine, Scratch, Server, Unit, Weight, turn, until};
 
 /// A team's server: Alice and the nightly builds write, Bob reads.
 struct Team {
-    scratch: Scratch,
     server: Server,
     alice: String,
     bob: String,
+    /// Goes last.
+    scratch: Scratch,
 }
 
 impl Team {
