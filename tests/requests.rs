@@ -30,7 +30,7 @@ fn case(what: &'static str, head: &str, body: impl AsRef<[u8]>, code: Code) -> C
     let length = format!("Content-Length: {}\r\n", body.len());
     let length =
         if head.contains("Content-Length") || head.contains("Transfer-Encoding") { "" } else { &length };
-    let head = format!("{head}Host: pcmcache\r\nConnection: close\r\n{length}\r\n");
+    let head = format!("{head}Host: localhost\r\nConnection: close\r\n{length}\r\n");
     Case { what, bytes: [head.as_bytes(), body].concat(), code }
 }
 

@@ -22,6 +22,7 @@ use crate::local::memo::Memo;
 use crate::local::origin::ServerId;
 use crate::local::stats::Counts;
 use crate::local::trim::start_trimmer;
+use crate::mask::PASSED;
 use crate::os::{self, Moment};
 use crate::remote::Remote;
 use crate::settings::{Mode, Settings};
@@ -112,7 +113,9 @@ impl Session {
         let inputs = Inputs::new(Memo::new(store.clone()), cwd);
         let interrupt = Interrupt::listen();
         let may_write = settings.mode == Mode::ReadWrite;
-        let slots = Slots::new(store.as_ref().map(Store::root), settings.jobs, settings.wait);
+        // Who runs under another launcher runs in the slot that that one has.
+        let jobs = settings.jobs.filter(|_| std::env::var_os(PASSED).is_none());
+        let slots = Slots::new(store.as_ref().map(Store::root), jobs, settings.wait);
         let (args, remote, offline, used_of, used) = (Vec::new(), None, false, None, None);
         Self {
             settings,
