@@ -47,6 +47,12 @@ struct Stage {
     truth: Arc<Truth>,
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.truth.end();
+    }
+}
+
 impl Stage {
     fn set() -> Self {
         let scratch = Scratch::new("lying-server");

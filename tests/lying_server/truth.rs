@@ -18,7 +18,8 @@ pub(super) const TOKEN: &str = "pcmc_not-for-strangers";
 
 /// An honest server that knows the unit, and a stranger to whom nobody should be led.
 pub(super) struct Truth {
-    server: Mutex<Server>,
+    /// Until the stage is left.
+    server: Mutex<Option<Server>>,
     address: SocketAddr,
     thief: Liar,
     offered: OnceLock<OfferedSet>,
@@ -37,7 +38,7 @@ impl Truth {
         let thief = Liar::telling(|_, peer| peer.body(200, "thank you"));
         let key = |name: &str| SigningKey::create(&scratch.path().join(name)).expect("a key");
         let (key, other_key) = (key("key.pem"), key("other-key.pem"));
-        Self { server: Mutex::new(server), address, thief, offered: OnceLock::new(), key, other_key }
+        Self { server: Mutex::new(Some(server)), address, thief, offered: OnceLock::new(), key, other_key }
     }
 
     /// The key that is pinned where one is.
@@ -63,7 +64,14 @@ impl Truth {
     /// Panics if anybody was led to the stranger.
     pub(super) fn no_token_came_to_the_thief(&self) {
         assert_eq!(self.thief.connections(), 0);
-        assert!(!self.server.lock().expect("the server").ended(), "the honest server is gone");
+        let mut server = self.server.lock().expect("the server");
+        assert!(!server.as_mut().expect("not ended yet").ended(), "the honest server is gone");
+    }
+
+    /// Ends the honest server. A liar that still talks to somebody who hung up has a share in this truth, and would keep
+    /// it running.
+    pub(super) fn end(&self) {
+        drop(self.server.lock().map(|mut server| server.take()));
     }
 
     /// What the honest server answers.
