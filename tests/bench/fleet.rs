@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pcmcache_tests::sleepers::Sleepers;
 use pcmcache_tests::{Machine, Process, Scratch, Server, Stats, atlas};
+use serde_json::{Value, json};
 
 /// Longer than any of these builds takes.
 const LONG: Duration = Duration::from_secs(1800);
@@ -14,7 +15,12 @@ const LONG: Duration = Duration::from_secs(1800);
 fn main() {
     let mut words = std::env::args().skip(1);
     let (mut machines, mut launchers, mut scale, mut real) = (4, 8, 2.0, false);
+    let mut json = None;
     while let Some(word) = words.next() {
+        if word == "--json" {
+            json = words.next();
+            continue;
+        }
         let mut number = || words.next().and_then(|word| word.parse::<f64>().ok()).expect("a number");
         match word.as_str() {
             "--machines" => machines = number() as usize,
@@ -26,7 +32,7 @@ fn main() {
     }
     let scratch = Scratch::new("bench-fleet");
     if real {
-        return compiling(&scratch, machines, launchers);
+        return write(json, &compiling(&scratch, machines, launchers));
     }
     let project = Sleepers::write(&scratch, usize::MAX, scale);
     let (sum, critical) = (project.sum().as_secs_f64(), project.critical().as_secs_f64());
@@ -39,12 +45,19 @@ fn main() {
         (0..machines).map(|index| machine(&scratch, &format!("m{index}")).remote(&server.url())).collect();
     let all = time(&fleet, |machine| project.start(machine, launchers));
     fleet.iter().for_each(|machine| project.check(machine));
-    report(machines, all, one, &fleet, &server);
+    write(json, &report(machines, all, one, &fleet, &server));
+}
+
+/// The numbers, for programs.
+fn write(json: Option<String>, report: &Value) {
+    if let Some(path) = json {
+        fs_err::write(path, report.to_string() + "\n").expect("the JSON file");
+    }
 }
 
 /// The same with a real project and real compilers: on a machine with fewer cores than the fleet has machines it shows that
 /// the work is shared, not how fast.
-fn compiling(scratch: &Scratch, machines: usize, launchers: usize) {
+fn compiling(scratch: &Scratch, machines: usize, launchers: usize) -> Value {
     let machine = |name: &str| {
         let machine = machine(scratch, name);
         atlas::configure(&machine);
@@ -59,10 +72,10 @@ fn compiling(scratch: &Scratch, machines: usize, launchers: usize) {
     let fleet: Vec<_> = (0..machines).map(|i| machine(&format!("m{i}")).remote(&server.url())).collect();
     let all = time(&fleet, build);
     fleet.iter().for_each(atlas::check);
-    report(machines, all, one, &fleet, &server);
+    report(machines, all, one, &fleet, &server)
 }
 
-fn report(machines: usize, all: f64, one: f64, fleet: &[Machine], server: &Server) {
+fn report(machines: usize, all: f64, one: f64, fleet: &[Machine], server: &Server) -> Value {
     let took: Vec<_> = fleet.iter().map(|machine| machine.stats().compiles).collect();
     println!(
         "{machines} machines:    {all:6.1} s, {} compiles of {} results",
@@ -71,6 +84,10 @@ fn report(machines: usize, all: f64, one: f64, fleet: &[Machine], server: &Serve
     );
     println!("each compiled: {took:?}; leases given back: {}", server.metric("pcmcache_released_total"));
     println!("ratio:         {:6.3}", all / one);
+    json!({
+        "machines": machines, "one_s": one, "all_s": all, "ratio": all / one,
+        "compiles": took, "results": server.results(),
+    })
 }
 
 fn machine(scratch: &Scratch, name: &str) -> Machine {

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use pcmcache_tests::link::Link;
 use pcmcache_tests::{Process, Scratch, tool, within};
 
 /// A server, and the variable by which sccache finds it.
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) variable: &'static str,
-    pub(crate) url: String,
+    scheme: &'static str,
+    address: SocketAddr,
     _process: Process,
 }
 
@@ -26,8 +28,8 @@ impl Peer {
         command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", ""]);
         command.args(["--appendonly", "no", "--dir"]).arg(scratch.dir("redis"));
         let process = started(command, address)?;
-        let url = format!("redis://{address}");
-        Some(Self { name: "sccache with Redis", variable: "SCCACHE_REDIS_ENDPOINT", url, _process: process })
+        let (name, variable, scheme) = ("sccache with Redis", "SCCACHE_REDIS_ENDPOINT", "redis");
+        Some(Self { name, variable, scheme, address, _process: process })
     }
 
     /// WebDAV by nginx, if its module is there.
@@ -40,13 +42,18 @@ impl Peer {
         let mut command = Command::new(tool::nginx());
         command.env_clear().arg("-p").arg(&directory).args(["-e", "stderr", "-c", "nginx.conf"]);
         let process = started(command, address)?;
-        let url = format!("http://{address}");
-        Some(Self {
-            name: "sccache with WebDAV",
-            variable: "SCCACHE_WEBDAV_ENDPOINT",
-            url,
-            _process: process,
-        })
+        let (name, variable, scheme) = ("sccache with WebDAV", "SCCACHE_WEBDAV_ENDPOINT", "http");
+        Some(Self { name, variable, scheme, address, _process: process })
+    }
+
+    /// Where it is, from sccache's side.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// The same, reached over a slow link.
+    pub(crate) fn over(self, link: impl FnOnce(SocketAddr) -> Link) -> Self {
+        Self { address: link(self.address).address(), ..self }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pcmcache_tests::link::Link;
 use pcmcache_tests::{Machine, Process, Scratch, Server, atlas, tool};
 use serde_json::Value;
 
@@ -16,8 +17,9 @@ use crate::sample::Sample;
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 /// The name of the profile that `pcmcache warm` fetches.
 const PROFILE: &str = "bench";
-/// What the slow link passes in a second, in bytes.
-const LINK: f64 = 100e6 / 8.0;
+/// The slow link: how long it takes there and back, and what it passes in a second, in bytes.
+const ROUND_TRIP: Duration = Duration::from_millis(20);
+const LINK: u64 = 100_000_000 / 8;
 
 pub(crate) struct Project<'a> {
     scratch: &'a Scratch,
@@ -56,14 +58,57 @@ impl<'a> Project<'a> {
     /// A build whose results are all on a server.
     pub(crate) fn remote(&self, rounds: usize) -> Vec<Row> {
         let server = Server::start(self.scratch);
-        let url = server.url();
-        let mut builders = vec![self.ours("ours", Kind::OursFromServer, &[("PCMCACHE_REMOTE", &url)])];
+        let mut builders =
+            vec![self.ours("ours", Kind::OursFromServer, &[("PCMCACHE_REMOTE", &*server.url())])];
         let peers = [Peer::redis(self.scratch), Peer::webdav(self.scratch)].into_iter().flatten();
         builders.extend(peers.filter_map(|peer| self.sccache(Some(peer))));
-        let row = row("warm build from a server, the local store empty", &builders, rounds);
-        let bytes = builders.first().map_or(0, |ours| ours.machine.stats().downloaded_bytes);
-        let alone = bytes as f64 / LINK * 1e3;
-        vec![row.noting(format!("{bytes} bytes came: over 100 Mb/s they alone take {alone:.0} ms"))]
+        vec![row("warm build from a server, the local store empty", &builders, rounds)]
+    }
+
+    /// The same where the server is far away.
+    pub(crate) fn link(&self, rounds: usize) -> Vec<Row> {
+        let server = Server::start(self.scratch);
+        let far = |address| Link::start(address, ROUND_TRIP, LINK);
+        let link = far(server.address());
+        let url = format!("http://{}", link.address());
+        let settings = [("PCMCACHE_REMOTE", &*url), ("PCMCACHE_AGENT", "on")];
+        let mut builders = vec![self.ours("ours", Kind::OursFromServer, &settings)];
+        let peer = Peer::redis(self.scratch).map(|peer| peer.over(far));
+        builders.extend(peer.and_then(|peer| self.sccache(Some(peer))));
+        let row = row("warm build from a server over 20 ms and 100 Mb/s", &builders, rounds);
+        let before = link.down();
+        builders.iter().take(1).for_each(|ours| {
+            ours.clean();
+            ours.time();
+        });
+        let bytes = link.down() - before;
+        let alone = Times::exactly(bytes as f64 / LINK as f64 * 1e3);
+        vec![row.against([(format!("its {:.1} MB alone", bytes as f64 / 1e6), alone)])]
+    }
+
+    /// Two machines that build from nothing at the same time, and what the processors do for that.
+    pub(crate) fn pair(&self, time: &Path, rounds: usize) -> Vec<Row> {
+        let (mut both, mut one, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let scratch = Scratch::new("bench-pair");
+            let builders = Project::new(&scratch);
+            let server = Server::start(&scratch);
+            let settings = [("PCMCACHE_REMOTE", &*server.url())];
+            let pair = ["one", "two"].map(|name| builders.ours(name, Kind::Ours, &settings));
+            let serving = Duration::from_secs_f64(server.metric("process_cpu_seconds_total"));
+            both.push(processors(time, &pair) + serving);
+            let compiles: Vec<u64> = pair.iter().map(|builder| builder.machine.stats().compiles).collect();
+            let scans: Vec<u64> = pair.iter().map(|builder| builder.machine.stats().scans).collect();
+            let actions = compiles.iter().chain(&scans).sum::<u64>();
+            assert_eq!(actions, server.results(), "round {round}: {compiles:?} and {scans:?}");
+            one.push(processors(time, &[builders.ours("alone", Kind::Ours, &[])]));
+            bare.push(processors(time, &[builders.bare()]));
+        }
+        let times = |seconds| Times::of(&Sample::of(seconds));
+        let others = [("one such machine", times(one)), ("bare, one machine", times(bare))];
+        let others = others.map(|(who, times)| (who.to_owned(), times));
+        let what = "two machines cold at once, each action run once: processor time of all";
+        vec![Row::new(what, times(both)).against(others)]
     }
 
     /// The same after the results were fetched as a profile.
@@ -152,7 +197,7 @@ impl<'a> Project<'a> {
         let machine = machine.with("SCCACHE_IDLE_TIMEOUT", "3600");
         let machine = machine.with("SCCACHE_SERVER_UDS", self.scratch.path().join(format!("{home}.socket")));
         let machine = match &peer {
-            Some(peer) => machine.with(peer.variable, &peer.url),
+            Some(peer) => machine.with(peer.variable, peer.url()),
             None => machine.with("SCCACHE_DIR", self.scratch.dir(&format!("{home}/sccache"))),
         };
         let builder = Builder { name: name.to_owned(), machine, _peer: peer, kind: Kind::Sccache };
@@ -222,6 +267,25 @@ impl Drop for Builder {
             self.machine.start(self.machine.launcher(), ["--stop-server"]).finish();
         }
     }
+}
+
+/// What the processors do for these builds, which run at the same time, by GNU time.
+fn processors(time: &Path, builders: &[Builder]) -> Duration {
+    let start = |builder: &Builder| {
+        let mut command = builder.machine.command(time);
+        command.args(["-f", "%U %S"]).arg(tool::ninja()).arg("-j2");
+        Process::start(command)
+    };
+    let builds: Vec<Process> = builders.iter().map(start).collect();
+    let took = |build: Process| {
+        let said = build.finish_within(LONG).ok().stderr;
+        let seconds = said.lines().last().and_then(|line| {
+            let (user, system) = line.split_once(' ')?;
+            Some(user.parse::<f64>().ok()? + system.parse::<f64>().ok()?)
+        });
+        Duration::from_secs_f64(seconds.expect("what GNU time says"))
+    };
+    builds.into_iter().map(took).sum()
 }
 
 /// The builders in turns; the first is ours.

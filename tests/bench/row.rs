@@ -23,6 +23,13 @@ impl Times {
         Self { median: value, p10: value, p90: value, runs: 1 }
     }
 
+    /// What the bench of the server says of figures of one kind, which need not be times.
+    pub(crate) fn of_figures(value: &Value) -> Option<Self> {
+        let number = |name: &str| value.get(name)?.as_f64();
+        let runs = value.get("runs")?.as_u64()?;
+        Some(Self { median: number("median")?, p10: number("least")?, p90: number("most")?, runs })
+    }
+
     pub(crate) fn parse(value: &Value) -> Option<Self> {
         let number = |name: &str| value.get(name)?.as_f64();
         let runs = value.get("runs")?.as_u64()?;
@@ -69,11 +76,6 @@ impl Row {
         self
     }
 
-    pub(crate) fn renamed(mut self, before: &str) -> Self {
-        self.what.insert_str(0, before);
-        self
-    }
-
     fn ratios(&self) -> Vec<(&str, f64)> {
         let ours = self.ours.as_ref().map_or(f64::NAN, |ours| ours.median);
         self.others.iter().map(|(who, times)| (who.as_str(), ours / times.median)).collect()
@@ -104,14 +106,5 @@ impl Row {
             self.ratios().into_iter().map(|(who, ratio)| (who.to_owned(), json!(ratio))).collect();
         let ours = self.ours.as_ref().map(Times::json);
         json!({ "what": self.what, "pcmcache": ours, "others": others, "ratio_to": ratios, "notes": self.notes })
-    }
-
-    /// What [`Row::json`] gave.
-    pub(crate) fn parse(value: &Value) -> Option<Self> {
-        let others = value.get("others")?.as_object()?.iter();
-        let others = others.filter_map(|(who, times)| Some((who.clone(), Times::parse(times)?))).collect();
-        let notes = value.get("notes")?.as_array()?.iter().filter_map(|note| Some(note.as_str()?.to_owned()));
-        let what = value.get("what")?.as_str()?.to_owned();
-        Some(Self { what, ours: Times::parse(value.get("pcmcache")?), others, notes: notes.collect() })
     }
 }

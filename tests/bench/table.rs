@@ -10,7 +10,7 @@ mod row;
 mod sample;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use pcmcache_tests::{Process, Scratch, tool};
 use serde_json::{Map, Value, json};
@@ -26,39 +26,31 @@ struct Options {
 
 /// A row of the table by its name, and what makes it.
 type Maker = fn(&Options, &Scratch) -> Vec<Row>;
-const ROWS: [(&str, Maker); 6] = [
+const ROWS: [(&str, Maker); 9] = [
     ("warm", |options, scratch| Project::new(scratch).warm(options.rounds)),
     ("remote", |options, scratch| Project::new(scratch).remote(options.rounds)),
     ("warmed", |options, scratch| Project::new(scratch).warmed(options.rounds)),
-    ("link", link),
+    ("link", |options, scratch| Project::new(scratch).link(options.rounds.min(ROUNDS.1))),
+    ("pair", pair),
+    ("fleet", fleet),
     ("memory", memory),
     ("hits", hits),
+    ("server", server),
 ];
 /// What is timed once is no median.
 const ROUNDS: (usize, usize) = (7, 3);
-/// The name under which this program runs itself behind a slow link.
-const BEHIND_LINK: &str = "behind-link";
 
 fn main() {
     let options = Options::parse();
-    let behind_link = options.only.as_deref() == Some(BEHIND_LINK);
-    if !behind_link {
-        println!("{}", host::describe());
-    }
+    println!("{}", host::describe());
     let mut report = Map::from_iter([("host".to_owned(), host::json())]);
-    let mut table = "| | ms, median [10 %-90 %] | |\n|---|---|---|\n".to_owned();
-    let wanted = |name: &str| match options.only.as_deref() {
-        Some(BEHIND_LINK) => name == "remote",
-        Some(only) => name == only,
-        None => true,
-    };
+    let mut table = "| | median [10 %-90 %], ms unless it says otherwise | |\n|---|---|---|\n".to_owned();
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name == only);
     assert!(ROWS.iter().any(|(name, _)| wanted(name)), "{:?}: no such row", options.only);
     for (name, make) in ROWS.iter().filter(|(name, _)| wanted(name)) {
         let scratch = Scratch::new(&format!("bench-{name}"));
         let rows = make(&options, &scratch);
-        if !behind_link {
-            rows.iter().for_each(Row::print);
-        }
+        rows.iter().for_each(Row::print);
         table.extend(rows.iter().map(Row::markdown));
         report.insert((*name).to_owned(), rows.iter().map(Row::json).collect());
     }
@@ -66,9 +58,7 @@ fn main() {
     fs_err::write(&options.json, text + "\n").expect("the JSON file");
     let markdown = options.json.with_extension("md");
     fs_err::write(&markdown, table).expect("the table as Markdown");
-    if !behind_link {
-        println!("\n{}\n{}", options.json.display(), markdown.display());
-    }
+    println!("\n{}\n{}", options.json.display(), markdown.display());
 }
 
 impl Options {
@@ -114,22 +104,35 @@ fn hits(options: &Options, scratch: &Scratch) -> Vec<Row> {
     names.into_iter().filter_map(row).collect()
 }
 
-/// The row `remote` once more, in a network of its own whose loopback interface is a slow link.
-fn link(options: &Options, scratch: &Scratch) -> Vec<Row> {
-    // Both ways go through one interface: 10 ms each are 20 ms there and back.
-    let shape = "ip link set lo up && tc qdisc add dev lo root netem delay 10ms rate 100mbit limit 20000";
-    let works = Command::new("unshare").args(["--net", "sh", "-c", shape]).stderr(Stdio::null()).status();
-    if !works.is_ok_and(|status| status.success()) {
-        return vec![Row::skipped("link", "it needs root, unshare, ip and tc")];
-    }
-    let own = std::env::current_exe().expect("this program").display().to_string();
-    let mut command = Command::new("unshare");
-    let run = format!("{shape} && exec \"$0\" \"$@\"");
-    command.args(["--net", "sh", "-c", &run, &own, "--only", BEHIND_LINK]);
-    command.args(["--rounds", &options.rounds.to_string()]);
-    let said = ask(command, &scratch.path().join("link.json"));
-    let rows = said["remote"].as_array().cloned().unwrap_or_default();
-    rows.iter().filter_map(Row::parse).map(|row| row.renamed("over 20 ms and 100 Mb/s: ")).collect()
+/// What processors do for two machines that build at once.
+fn pair(options: &Options, scratch: &Scratch) -> Vec<Row> {
+    let Some(time) = tool::if_installed("time") else { return vec![Row::skipped("pair", "no GNU time")] };
+    Project::new(scratch).pair(&time, options.rounds.min(ROUNDS.1))
+}
+
+/// What the bench of fleets says.
+fn fleet(_: &Options, scratch: &Scratch) -> Vec<Row> {
+    let said = ask(Command::new(beside("pcmcache-bench-fleet")), &scratch.path().join("fleet.json"));
+    let times = |name| Some(Times::exactly(said.get(name)?.as_f64()? * 1e3));
+    let what =
+        format!("{} machines build {} modules, compilers that sleep", said["machines"], said["results"]);
+    let row = |ours| Some(Row::new(&what, ours).against([("one machine".to_owned(), times("one_s")?)]));
+    times("all_s").and_then(row).into_iter().collect()
+}
+
+/// What the bench of the server says.
+fn server(options: &Options, scratch: &Scratch) -> Vec<Row> {
+    let mut command = Command::new(beside("pcmcache-bench-server"));
+    command.args(["--rounds", &options.rounds.min(5).to_string()]);
+    let said = ask(command, &scratch.path().join("server.json"));
+    let rows = said["rows"].as_object().cloned().unwrap_or_default();
+    let row = |(name, row): (String, Value)| {
+        let figures = |who: &str| Times::of_figures(row.get(who)?);
+        let what = format!("server: {name}, {}", row["unit"].as_str().unwrap_or_default());
+        let peer = row.get("peer").and_then(Value::as_str).map(str::to_owned);
+        Some(Row::new(&what, figures("ours")?).against(peer.zip(figures("theirs"))))
+    };
+    rows.into_iter().filter_map(row).collect()
 }
 
 /// The most memory that a launcher holds on a hit, by GNU time.
