@@ -20,6 +20,7 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use pcmcache_shared::causes::causes;
 use reqwest::{Client, Url};
 use tokio::runtime::Handle;
 
@@ -152,7 +153,7 @@ impl HttpClient for Collector {
         let trouble = match &answer {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("it answers {}", answer.status())),
-            Err(error) => Some(outward::causes(error.as_ref())),
+            Err(error) => Some(causes(error.as_ref())),
         };
         let was_away = self.is_away.swap(trouble.is_some(), Ordering::Relaxed);
         match trouble {

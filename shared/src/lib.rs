@@ -3,6 +3,7 @@
 //! `client -> shared <- server`: neither program knows the other, both know this crate.
 
 pub mod api;
+pub mod causes;
 pub mod digest;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;

@@ -1,9 +1,9 @@
 //! What goes wrong with a server, named by what the launcher does next.
 
-use std::error::Error;
 use std::io;
 
 use pcmcache_shared::api::problem::Code;
+use pcmcache_shared::causes::causes;
 
 use super::tls;
 
@@ -180,16 +180,4 @@ impl RemoteError {
             | Self::Misconfigured(_) => false,
         }
     }
-}
-
-/// The whole chain of an error in one line; the last link is mostly the one that tells.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

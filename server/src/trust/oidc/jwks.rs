@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pcmcache_shared::causes::causes;
 use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::jwt::{Algorithm, Key};
 use crate::clock::{Clock, Moment};
-use crate::outward::{causes, is_here};
+use crate::outward::is_here;
 
 /// How long keys are good without asking again.
 const FRESH: Duration = Duration::from_secs(3600);
