@@ -7,7 +7,7 @@ use std::process::Command;
 use pcmcache_tests::{Process, Scratch, tool};
 
 /// What a user may set, and what the project's own design says of it.
-const VARIABLES: [&str; 20] = [
+const VARIABLES: [&str; 21] = [
     "PCMCACHE_DIR",
     "PCMCACHE_REMOTE",
     "PCMCACHE_TOKEN",
@@ -21,6 +21,7 @@ const VARIABLES: [&str; 20] = [
     "PCMCACHE_MODE",
     "PCMCACHE_WAIT",
     "PCMCACHE_TIMEOUT",
+    "PCMCACHE_UPLOAD",
     "PCMCACHE_JOBS",
     "PCMCACHE_AGENT",
     "PCMCACHE_AGENT_IDLE",

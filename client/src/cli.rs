@@ -14,6 +14,7 @@ use crate::launch::contact::{self, CATCH_UP};
 use crate::launch::launch;
 use crate::launch::sync::{self, SYNC};
 use crate::local::trim::TRIMMER;
+use crate::os;
 use crate::remote::agent::{self, AGENT};
 use crate::settings::Settings;
 
@@ -52,6 +53,9 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
                     off         only run the compiler
   PCMCACHE_WAIT     longest wait for someone else's build of the same thing, in seconds  [300]
   PCMCACHE_TIMEOUT  how long the server may take to begin an answer, in seconds          [1]
+  PCMCACHE_UPLOAD   wait        a launch ends once the server has what it made     [wait]
+                    background  a process that outlives it uploads; 'pcmcache sync --wait' is then
+                                the last line of a CI job
   PCMCACHE_JOBS     compilers that run at once under the launchers of one cache directory; a build may
                     start more (ninja -j): who waits for another machine uses no core. 0 or off: no limit
                                                                        [the cores that it may use]
@@ -99,7 +103,7 @@ enum Command {
     /// Publish which results builds used, for 'warm' on other machines
     #[command(subcommand)]
     Profile(command::profile::Profile),
-    /// Upload what was made while the server could not be had
+    /// Upload what was made while the server could not be had, or while nobody waited for it
     Sync(command::sync::Sync),
     /// Show the settings, and where each comes from
     Config,
@@ -126,15 +130,21 @@ pub fn run(args: Vec<OsString>) -> u8 {
     }
     match rest.split_first() {
         Some((first, args)) if first == run::WATCH => run::watch(args.iter().cloned()),
-        Some((first, _)) if first == TRIMMER => command::trim::run_as_trimmer(&Settings::load()),
-        Some((first, _)) if first == CATCH_UP => contact::run_as_asker(Settings::load()),
-        Some((first, _)) if first == SYNC => sync::run_in_passing(Settings::load),
+        Some((first, _)) if first == TRIMMER => command::trim::run_as_trimmer(&apart()),
+        Some((first, _)) if first == CATCH_UP => contact::run_as_asker(apart()),
+        Some((first, _)) if first == SYNC => sync::run_as_uploader(&apart()),
         Some((first, args)) if first == AGENT => agent::run_as_agent(args),
         Some((first, args)) if first == REBUILD => command::verify::run_as_rebuilder(args, Settings::load()),
         Some((first, args)) if first == "--" && !args.is_empty() => launch_words(args),
         Some((first, _)) if !is_command(first) => launch_words(&rest),
         Some(_) | None => run_command(&rest),
     }
+}
+
+/// The settings of a process that a launch started and nobody waits for, which leaves the build behind first.
+fn apart() -> Settings {
+    os::leave_everything();
+    Settings::load()
 }
 
 fn launch_words(words: &[OsString]) -> u8 {

@@ -152,6 +152,11 @@ pub fn renew(path: &Path) {
     let _ = rustix::fs::utimensat(CWD, path, &USED_NOW, AtFlags::SYMLINK_NOFOLLOW);
 }
 
+/// Lets go of the lock, which whoever has the same opening of the file lets go of with us.
+pub fn unlock(file: impl AsFd) {
+    let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+}
+
 /// Tries to take the lock together with others who take it so.
 pub fn try_lock_shared(file: impl AsFd) -> io::Result<bool> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
@@ -229,12 +234,13 @@ pub fn leave_everything() {
     }
 }
 
-/// Starts this program as a process that nobody waits for, with one hidden argument and with `lock` as its standard input:
-/// it has the lock as long as it lives.
-pub fn start_apart(as_what: &str, lock: std::fs::File) {
+/// Starts this program as a process that nobody waits for, with one hidden argument and with this as its standard input: a
+/// lock, which it has as long as it lives. It stays in this directory, so that relative names of keys and certificates
+/// mean the same to it; all else it leaves itself, see [`leave_everything`].
+pub fn start_apart(as_what: &str, input: impl Into<Stdio>) {
     let mut command = Command::new(own_program());
-    command.arg0("pcmcache").arg(as_what).current_dir("/").process_group(0);
-    let _ = command.stdin(lock).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    command.arg0("pcmcache").arg(as_what);
+    let _ = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
 }
 
 /// Random bits for names of temporaries, request ids and the like.

@@ -34,13 +34,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pcmcache_shared::api::acquire::{AcquireRequest, AloneReason};
+use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, AloneReason};
 use pcmcache_shared::api::actions::PublishRequest;
+use pcmcache_shared::api::leases::Hold;
 use pcmcache_shared::api::profiles::{Profile, PushRequest, Pushed};
 use pcmcache_shared::api::revocations::Revocations;
 use pcmcache_shared::api::token::WhoAmI;
 use pcmcache_shared::api::{KeyedResult, OfferedSet};
-use pcmcache_shared::{ActionKey, Digest, ProfileName, Scope};
+use pcmcache_shared::{ActionKey, Claim, Digest, ProfileName, Scope};
 use tokio::runtime::Runtime;
 
 pub use error::{RemoteError, Unreached};
@@ -189,6 +190,23 @@ impl Remote {
             }
         };
         Ok(Answer { acquired, waited: heard.waited })
+    }
+
+    /// Goes on keeping the lease on `claim` that another process of this host was granted for the request of this id, about
+    /// what people call `subject`. Returns at once; whether it still lived is known a moment later.
+    pub fn adopt(&self, claim: Claim, hold: Hold, request_id: &str, subject: &str) -> Lease {
+        let again = AcquireRequest {
+            claim,
+            unit: None,
+            known: Vec::new(),
+            request_id: request_id.to_owned(),
+            holder: self.holder.clone(),
+            subject: subject.to_owned(),
+            mode: AcquireMode::Build,
+            wait_ms: 0,
+            hold: true,
+        };
+        Lease::adopt(&self.engine, &self.server, hold, again)
     }
 
     /// Streams a blob into `into`, which never sees more than `size` bytes. Only after `Ok` is what it got the

@@ -69,6 +69,29 @@ impl Sharing {
     }
 }
 
+/// When what was made goes to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upload {
+    /// While its launch waits.
+    Wait,
+    /// Once its launch has ended, by a process that does it for all.
+    Background,
+}
+
+impl Upload {
+    /// The word for it in the environment and in `config.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Background => "background",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Wait, Self::Background].into_iter().find(|upload| upload.word() == text)
+    }
+}
+
 /// Where a value came from, for `pcmcache config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -116,6 +139,8 @@ pub struct Settings {
     pub wait: Duration,
     /// How long the server may take to accept and to begin an answer.
     pub timeout: Duration,
+    /// When what was made goes to the server.
+    pub upload: Upload,
     /// How many compilers run at once under the launchers of the cache directory; none: there is no limit.
     pub jobs: Option<usize>,
     /// Whether connections to the server are shared.
@@ -141,7 +166,7 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 22] = [
     "dir",
     "remote",
     "token",
@@ -155,6 +180,7 @@ pub const NAMES: [&str; 21] = [
     "mode",
     "wait",
     "timeout",
+    "upload",
     "jobs",
     "agent",
     "agent_idle",
@@ -214,6 +240,9 @@ impl Settings {
                 .unwrap_or(Mode::ReadWrite),
             wait: reader.take("wait", positive_seconds).unwrap_or(Duration::from_secs(300)),
             timeout: reader.take("timeout", positive_seconds).unwrap_or(Duration::from_secs(1)),
+            upload: reader
+                .take("upload", |text| Upload::parse(text).ok_or("must be wait or background"))
+                .unwrap_or(Upload::Wait),
             jobs: reader.take("jobs", jobs).unwrap_or_else(cores),
             agent: reader
                 .take("agent", |text| Sharing::parse(text).ok_or("must be auto, on or off"))
@@ -441,9 +470,10 @@ mod tests {
             ("PCMCACHE_DIR", "relative"),
             ("PCMCACHE_REMOTE", "cache:7733"),
             ("PCMCACHE_AGENT", "yes"),
+            ("PCMCACHE_UPLOAD", "later"),
         ]);
-        assert_eq!(read.agent, Sharing::Auto);
+        assert_eq!((read.agent, read.upload), (Sharing::Auto, Upload::Wait));
         assert_eq!((read.mode, read.wait.as_secs(), read.remote.is_none()), (Mode::ReadWrite, 300, true));
-        assert_eq!(read.faults.len(), 5, "{:?}", read.faults);
+        assert_eq!(read.faults.len(), 6, "{:?}", read.faults);
     }
 }

@@ -8,6 +8,8 @@ cd "$(dirname "$0")"
 : "${PCMCACHE:=pcmcache}"
 : "${PCMCACHE_PROFILE:=examples}"
 export PCMCACHE_PROFILE
+# No compile waits for the upload of the one before; the last lines wait for the rest.
+export PCMCACHE_UPLOAD=background
 
 if [ -n "${PCMCACHE_REMOTE:-}" ]; then
     "$PCMCACHE" warm "$PCMCACHE_PROFILE" || true

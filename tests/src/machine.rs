@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pcmcache::launch::sync::SYNC;
 use pcmcache::remote::agent::AGENT;
 use rustix::process::Pid;
 use serde::Deserialize;
@@ -151,6 +152,16 @@ impl Machine {
 
     /// The agents of this machine that run. They know nothing of who started them but where the cache is.
     pub fn agents(&self) -> Vec<Pid> {
+        self.running(AGENT)
+    }
+
+    /// The processes of this machine that upload for launches that have ended.
+    pub fn uploaders(&self) -> Vec<Pid> {
+        self.running(SYNC)
+    }
+
+    /// The processes of this machine's cache that were started with this word.
+    pub fn running(&self, word: &str) -> Vec<Pid> {
         let cache = [b"PCMCACHE_DIR=", self.cache().as_os_str().as_encoded_bytes()].concat();
         let holds = |pid: &str, file: &str, what: &[u8]| {
             let bytes = fs_err::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -159,7 +170,7 @@ impl Machine {
         let names = fs_err::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.file_name());
         names
             .filter_map(|name| name.into_string().ok())
-            .filter(|pid| holds(pid, "cmdline", AGENT.as_bytes()) && holds(pid, "environ", &cache))
+            .filter(|pid| holds(pid, "cmdline", word.as_bytes()) && holds(pid, "environ", &cache))
             .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
             .collect()
     }

@@ -44,6 +44,7 @@ fn value(settings: &Settings, name: &str) -> String {
         "mode" => Some(settings.mode.word().to_owned()),
         "wait" => Some(format!("{} s", settings.wait.as_secs_f64())),
         "timeout" => Some(format!("{} s", settings.timeout.as_secs_f64())),
+        "upload" => Some(settings.upload.word().to_owned()),
         "jobs" => settings.jobs.map(|jobs| jobs.to_string()),
         "agent" => Some(settings.agent.word().to_owned()),
         "agent_idle" => Some(format!("{} s", settings.agent_idle.as_secs_f64())),

@@ -1,21 +1,19 @@
-//! `pcmcache sync`: what was made while the server could not be had, uploaded now.
+//! `pcmcache sync`: what is queued, uploaded now.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
 use tokio::time::Instant;
 
-use crate::launch::sync::{Tally, Waiting, sync};
+use crate::launch::sync::{Waiting, pass_on, sync};
 use crate::local::Store;
+use crate::local::inventory::Found;
 use crate::local::queue::SyncLock;
 use crate::settings::Settings;
-use crate::size::ByteSize;
 
-/// How often to look whether another upload has ended, or the server has time.
+/// How often to look whether another upload has ended.
 const PAUSE: Duration = Duration::from_millis(50);
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What `sync --help` says below the flags.
 const AFTER_HELP: &str = "\
@@ -23,6 +21,9 @@ What launches make while the server is away, or has too much to do, is queued in
 at most 10000 results for at most seven days. A launch that reaches the server again has them
 uploaded in passing; this command does it now, for the server and the scope that are set. Where
 another was published first, that stays: 'pcmcache stats' counts it as diverged.
+
+With PCMCACHE_UPLOAD=background everything is queued, and a process uploads it while the build goes on;
+this command then waits for the rest of that.
 
   pcmcache sync --wait     the last line of a CI job: nothing that it made is lost with its disk
 
@@ -59,59 +60,53 @@ impl Sync {
         if waiting.ours.is_empty() {
             return Ok(());
         }
-        let Some(_lock) = self.lock(&store, until)? else {
-            return super::say("another upload is under way\n");
+        let Some(lock) = self.lock(&store, waiting.ours, until)? else {
+            return Ok(());
         };
-        let mut total = Tally::default();
-        loop {
-            // The other one may have left nothing.
-            let queue = Waiting::of(&store, &settings).ours;
-            let is_late = || Instant::now() >= until;
-            let tally = sync(settings.clone(), super::server(&settings)?, queue, &is_late);
-            let goes_on = self.wait && tally.left > 0 && !tally.is_over && !is_late();
-            total.add(tally);
-            if !goes_on {
-                break;
-            }
-            std::thread::sleep(BUSY_PAUSE);
+        let patience = Duration::from_secs(if self.wait { self.timeout } else { 0 });
+        let is_late = || Instant::now() >= until;
+        let tally = sync(settings.clone(), super::server(&settings)?, patience, &is_late);
+        drop(lock);
+        // A launch that queued at the very end, and found the queue locked, relies on us.
+        if tally.left == 0 && !Waiting::of(&store, &settings).ours.is_empty() {
+            pass_on(&store);
         }
-        super::say(&summary(&total))?;
-        let why = total.why_left.as_deref().unwrap_or_default();
-        ensure!(
-            total.left == 0,
-            "{} results are still queued: {why}; another sync goes on from there",
-            total.left
-        );
+        let said = tally.to_string();
+        if !said.is_empty() {
+            super::say(&(said + "\n"))?;
+        }
+        let why = tally.why_left.as_deref().unwrap_or_default();
+        let left = tally.left;
+        ensure!(left == 0, "{left} results are still queued: {why}; another sync goes on from there");
         Ok(())
     }
 
-    /// The right to upload. `None`: another has it, and nobody wants to wait.
-    fn lock(&self, store: &Store, until: Instant) -> anyhow::Result<Option<SyncLock>> {
+    /// The right to upload. `None`: somebody else does, and nobody wants to wait for that, or what was queued has been
+    /// uploaded meanwhile.
+    fn lock(
+        &self,
+        store: &Store,
+        mut queued: Vec<Found>,
+        until: Instant,
+    ) -> anyhow::Result<Option<SyncLock>> {
         loop {
-            let lock = store.lock_for_sync()?;
-            if lock.is_some() || !self.wait {
-                return Ok(lock);
+            if let Some(lock) = store.lock_for_sync()? {
+                return Ok(Some(lock));
             }
-            ensure!(Instant::now() < until, "another upload is still under way; what is left stays queued");
+            if !self.wait {
+                super::say("another upload is under way\n")?;
+                return Ok(None);
+            }
+            queued.retain(|found| found.path.exists());
+            if queued.is_empty() {
+                return Ok(None);
+            }
+            let left = queued.len();
+            ensure!(
+                Instant::now() < until,
+                "another upload is still under way, and {left} results are still queued"
+            );
             std::thread::sleep(PAUSE);
         }
     }
-}
-
-fn summary(tally: &Tally) -> String {
-    if tally.uploaded + tally.diverged + tally.gone + tally.refused == 0 {
-        return String::new();
-    }
-    let mut text = format!("{} results uploaded ({})", tally.uploaded, ByteSize(tally.bytes));
-    let refused = format!("refused: {}", tally.refusal.as_deref().unwrap_or_default());
-    for (count, what) in [
-        (tally.diverged, "lost to others that were published first"),
-        (tally.gone, "gone from the local store"),
-        (tally.refused, refused.as_str()),
-    ] {
-        if count > 0 {
-            let _ = write!(text, ", {count} {what}");
-        }
-    }
-    text + "\n"
 }

@@ -1,8 +1,7 @@
 //! Whether there is a server to ask, and whether what it says may be used: who took back what, and who it takes us for.
 
 use std::collections::BTreeSet;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +70,8 @@ impl Session {
         self.remote.is_some()
     }
 
-    fn breaker(&self) -> Option<Breaker> {
+    /// What this host knows of the server's absence.
+    pub(super) fn breaker(&self) -> Option<Breaker> {
         let (store, url) = (self.store.as_ref()?, self.settings.remote.as_ref()?);
         Some(Breaker::new(store.root(), url, Arc::new(os::wall_clock)))
     }
@@ -148,10 +148,7 @@ impl Session {
         let used = self.store.as_ref().zip(self.used_of).zip(self.settings.remote.as_ref());
         let Some(((store, server), url)) = used.filter(|_| self.settings.mode != Mode::Local) else { return };
         if server == ServerId::of(url) && store.is_to_be_asked(server, ASK_EVERY) {
-            let null = Stdio::null;
-            let mut command = Command::new(os::own_program());
-            command.arg0("pcmcache").arg(CATCH_UP).current_dir("/").process_group(0);
-            let _ = command.stdin(null()).stdout(null()).stderr(null()).spawn();
+            os::start_apart(CATCH_UP, Stdio::null());
         }
     }
 

@@ -8,7 +8,7 @@ use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
 use pcmcache_shared::{
-    ActionKey, ActionResult, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, failpoint,
+    ActionResult, Claim, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, failpoint,
 };
 
 use super::build::Built;
@@ -19,10 +19,11 @@ use crate::depfile::Rules;
 use crate::inputs::{self, Graph, Uncacheable};
 use crate::invocation::{Arg, Family, Kind};
 use crate::local::origin::{Kept, Origin, ServerId};
-use crate::local::queue::Queued;
+use crate::local::queue::{Handed, Queued};
 use crate::local::{Room, Store};
 use crate::os;
 use crate::remote::{Lease, Published, RemoteError};
+use crate::settings::Upload;
 
 /// What became of a result that was to be published.
 enum Fate {
@@ -64,34 +65,83 @@ impl Session {
         };
         failpoint!("launch.blobs");
         task.known.insert(0, known);
+        self.used = task.known.first().and_then(|known| known.recipe.as_ref()).map(Recipe::action_key);
+        let lease = match lease {
+            Some(lease) if self.settings.upload == Upload::Background => {
+                match self.hand_over(task, &store, &result, lease) {
+                    None => return None,
+                    lease => lease,
+                }
+            }
+            lease => lease,
+        };
         let published = self.publish(task, &store, &result, lease);
         failpoint!("launch.published");
-        self.used = task.known.first().and_then(|known| known.recipe.as_ref()).map(Recipe::action_key);
         let is_queued = matches!(published, Fate::Later);
         if let Fate::Lost(winner) = published {
             return Some(winner);
         }
-        if let Some(Known { set, recipe: Some(recipe) }) = task.known.first() {
-            let kept = Kept { result, origin: Origin::Own };
-            match self.remember(&store, task, set, recipe, &kept) {
-                Ok(()) if is_queued => self.enqueue(task, &store, recipe.action_key(), kept.result),
-                Ok(()) => {}
-                Err(error) => self.fault("local_store", &error),
-            }
-        }
+        let is_kept = self.remember_own(task, &store, &result);
         failpoint!("launch.stored");
+        if is_kept && is_queued {
+            self.enqueue(task, &store, result, None);
+        }
         None
     }
 
-    /// Queues what could not be uploaded now. All that it names lies in the store.
-    fn enqueue(&mut self, task: &Task, store: &Store, action: ActionKey, result: ActionResult) {
-        let Some(url) = &self.settings.remote else { return };
-        let (server, scope) = (ServerId::of(url), self.settings.scope.clone());
-        let queued = Queued { server, scope, action, claim: task.claim(), lease: None, result };
-        if let Err(error) = store.enqueue(&queued) {
-            self.fault("queue", &error);
+    /// Leaves the upload to a process that outlives this launch: the result is used here from now on, and the lease keeps
+    /// others from building the same. Who has no lease, or lost it, publishes at once: if another was first, its bytes are
+    /// taken before anything depends on ours. Gives the lease back if that is so, or if the result cannot be queued.
+    fn hand_over(
+        &mut self,
+        task: &Task,
+        store: &Store,
+        result: &ActionResult,
+        lease: Lease,
+    ) -> Option<Lease> {
+        let handed = lease.request().filter(|_| self.may_write && !lease.lost()).map(|(id, subject)| {
+            let (request_id, subject) = (id.to_owned(), subject.to_owned());
+            (lease.claim(), Handed { hold: lease.hold(), request_id, subject })
+        });
+        let Some(handed) = handed.filter(|_| self.remember_own(task, store, result)) else {
+            return Some(lease);
+        };
+        failpoint!("launch.stored");
+        if !self.enqueue(task, store, result.clone(), Some(handed)) {
+            return Some(lease);
         }
+        lease.hand_over();
+        self.have_it_uploaded();
+        None
+    }
+
+    /// Writes down locally what was made. `false`: it could not be.
+    fn remember_own(&mut self, task: &Task, store: &Store, result: &ActionResult) -> bool {
+        let Some(Known { set, recipe: Some(recipe) }) = task.known.first() else { return false };
+        let kept = Kept { result: result.clone(), origin: Origin::Own };
+        let remembered = self.remember(store, task, set, recipe, &kept);
+        remembered.map_err(|error| self.fault("local_store", &error)).is_ok()
+    }
+
+    /// Queues the result that `task.known` has first, with the lease on a claim that it was made under. All that it names
+    /// lies in the store. `false`: it could not be queued.
+    fn enqueue(
+        &mut self,
+        task: &Task,
+        store: &Store,
+        result: ActionResult,
+        handed: Option<(Claim, Handed)>,
+    ) -> bool {
+        let action = task.known.first().and_then(|known| known.recipe.as_ref()).map(Recipe::action_key);
+        let (Some(url), Some(action)) = (&self.settings.remote, action) else { return false };
+        let (server, scope) = (ServerId::of(url), self.settings.scope.clone());
+        let (claim, lease) = match handed {
+            Some((claim, handed)) => (claim, Some(handed)),
+            None => (task.claim(), None),
+        };
+        let enqueued = store.enqueue(&Queued { server, scope, action, claim, lease, result });
         failpoint!("launch.queued");
+        enqueued.map_err(|error| self.fault("queue", &error)).is_ok()
     }
 
     /// What was learnt, and that nothing of it changed meanwhile.
@@ -287,7 +337,7 @@ fn root(task: &Task) -> String {
 }
 
 /// What those who wait are told when a publish fails.
-fn release_reason(error: &RemoteError) -> ReleaseReason {
+pub(super) fn release_reason(error: &RemoteError) -> ReleaseReason {
     match error {
         RemoteError::Refused { code: Some(Code::TooLarge), .. } => ReleaseReason::TooLarge,
         RemoteError::Refused { code: Some(Code::StoreFull), .. } => ReleaseReason::StoreFull,

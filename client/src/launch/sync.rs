@@ -1,19 +1,31 @@
-//! Uploading what is queued: results that were made while the server could not be had.
+//! Uploading what is queued: results that were made while the server could not be had, or that no launch waits for.
 //!
-//! One process at a time does it for a cache directory, by command or started in passing by a launch that has just reached
-//! the server. What the server says decides an entry: taken, or another was published first (a fork, counted as
-//! `diverged`), or refused for good. What it could not say leaves the entry where it is. Results are signed here, as they
-//! are uploaded.
+//! One process at a time does it for a cache directory: a command, or one that a launch started, which has just reached the
+//! server or has just queued what it made. What the server says decides an entry: taken, or another was published first (a
+//! fork, counted as `diverged`), or refused for good. What it could not say leaves the entry where it is. Results are
+//! signed here, as they are uploaded.
 //!
-//! Crash story: see `local::queue`; an upload that was cut off leaves nothing visible at the server.
+//! A launch that hands its lease over queues first, then looks whether somebody uploads. Who uploads looks at the queue
+//! all the while, for a moment longer than there is something in it, lets go of the right to upload, and looks once more:
+//! so nothing is queued that nobody sees.
+//!
+//! Crash story: see `local::queue`; an upload that was cut off leaves nothing visible at the server. Whoever dies here lets
+//! go of all leases, which the server notices as it does of a launcher.
 
-use std::path::PathBuf;
+mod line;
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::{ActionKey, Digest, Recipe, failpoint};
+use pcmcache_shared::{ActionKey, Digest, Recipe, ReleaseReason, failpoint};
+use tokio::time::Instant;
 
+use super::keep::release_reason;
 use super::look::recipe_of;
 use super::session::Session;
 use crate::local::Store;
@@ -21,15 +33,30 @@ use crate::local::inventory::Found;
 use crate::local::origin::{Origin, ServerId};
 use crate::local::queue::Queued;
 use crate::os;
-use crate::remote::{Published, Remote, RemoteError};
+use crate::remote::{Lease, Published, Remote, RemoteError};
 use crate::settings::Settings;
 use crate::signing::{NoKey, SigningKey};
+use crate::size::ByteSize;
+use line::{Entry, Line, Seen};
 
 /// The hidden first argument that makes this program upload what is queued.
 pub const SYNC: &str = "--pcmcache-sync";
 
 /// How many results are uploaded at a time.
 const AT_ONCE: usize = 4;
+
+/// How often it is looked whether more was queued: well within the grace of a lease. A long queue is looked at less often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A look takes at most one part in so many of the time.
+const LOOKS_FOR: u32 = 10;
+
+/// For so long a process that launches started waits for more of them: hundreds of launches do not start hundreds.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What may be taken later is tried again so often, and by a process that launches started for so long.
+const TRY_AGAIN_EVERY: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an upload came to.
 #[derive(Debug, Clone, Default)]
@@ -82,33 +109,52 @@ impl Waiting {
     }
 }
 
-/// The process that a launch started. Its standard input is the lock, so it has the right to upload as long as it lives.
-pub fn run_in_passing(settings: impl FnOnce() -> Settings) -> u8 {
-    os::leave_everything();
-    let mut session = Session::open(settings());
-    if session.connect()
-        && let (Some(store), Some(remote)) = (session.store.clone(), session.remote.take())
-    {
-        let waiting = Waiting::of(&store, &session.settings);
-        upload(session, remote, waiting.ours, &|| false);
-    }
-    0
+/// How long an upload goes on.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// With nothing to do.
+    linger: Duration,
+    /// With what the server did not take, and may take later.
+    patience: Duration,
 }
 
-/// Uploads these entries, by command. The caller has the lock.
+/// The process that a launch started. Its standard input is the lock, so it has the right to upload as long as it lives.
+pub fn run_as_uploader(settings: &Settings) -> u8 {
+    let lock = io::stdin();
+    let pace = Pace { linger: LINGER, patience: PATIENCE };
+    let mut seen = Seen::default();
+    loop {
+        let mut session = Session::open(settings.clone());
+        let (true, Some(store)) = (session.connect(), session.store.clone()) else { return 0 };
+        let Some(remote) = session.remote.take() else { return 0 };
+        let tally = upload(session, remote, &mut seen, pace, &|| false);
+        tally.log(settings.log.as_deref());
+        os::unlock(&lock);
+        // Whoever queued before that, and found it locked, relies on us.
+        let is_new = || Waiting::of(&store, settings).ours.iter().any(|found| !seen.has(found));
+        if tally.is_over || !is_new() || !os::try_lock(&lock).unwrap_or(false) {
+            return 0;
+        }
+    }
+}
+
+/// Uploads what is queued, by command, and what is queued meanwhile. The caller has the lock. What may be taken later is tried
+/// again for as long as `patience`.
 pub fn sync(
     settings: Settings,
     remote: Remote,
-    queue: Vec<Found>,
+    patience: Duration,
     is_late: &(dyn Fn() -> bool + Sync),
 ) -> Tally {
-    upload(Session::open(settings), remote, queue, is_late)
+    let pace = Pace { linger: Duration::ZERO, patience };
+    upload(Session::open(settings), remote, &mut Seen::default(), pace, is_late)
 }
 
 fn upload(
     mut session: Session,
     remote: Remote,
-    queue: Vec<Found>,
+    seen: &mut Seen,
+    pace: Pace,
     is_late: &(dyn Fn() -> bool + Sync),
 ) -> Tally {
     let Some(store) = session.store.clone() else { return Tally::default() };
@@ -118,24 +164,33 @@ fn upload(
         remote: &remote,
         settings: &session.settings,
         interrupted: &|| interrupt.came() || is_late(),
-        queue: Mutex::new(queue.into_iter()),
+        pace,
+        line: Line::default(),
         tally: Mutex::default(),
         faults: Mutex::default(),
     };
+    store.expire_queue();
+    work.take_on(seen);
     // Whatever answers there is asked who we are first: something that says 200 to everything takes nothing off the queue.
     match remote.who_am_i() {
         Ok(_) => std::thread::scope(|threads| {
             for _ in 0..AT_ONCE {
                 threads.spawn(|| work.go_on());
             }
+            work.look_out(seen);
         }),
         Err(error) => work.end(error),
     }
-    let mut tally = work.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let faults = work.faults.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let rest = work.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
-    tally.left += rest.count() as u64;
+    let Work { line, tally, faults, .. } = work;
+    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
+    tally.left += line.leave();
     session.remote = Some(remote);
+    if !faults.iter().any(RemoteError::trips_breaker)
+        && let Some(breaker) = session.breaker()
+    {
+        breaker.close();
+    }
     faults.iter().for_each(|error| session.remote_fault(error));
     session.disconnect();
     tally.bytes = session.counts.uploaded_bytes;
@@ -151,7 +206,8 @@ struct Work<'a> {
     remote: &'a Remote,
     settings: &'a Settings,
     interrupted: &'a (dyn Fn() -> bool + Sync),
-    queue: Mutex<std::vec::IntoIter<Found>>,
+    pace: Pace,
+    line: Line,
     tally: Mutex<Tally>,
     faults: Mutex<Vec<RemoteError>>,
 }
@@ -178,20 +234,55 @@ impl Work<'_> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
     }
 
-    /// Uploads one entry after the other.
-    fn go_on(&self) {
-        while !self.tally().is_over {
-            let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(found) = next else { return };
+    /// Takes on what was queued since the last time, and keeps its leases from now on.
+    fn take_on(&self, seen: &mut Seen) {
+        let server = self.settings.remote.as_deref().map(ServerId::of);
+        for found in seen.new_of(self.store.queue()) {
             // One that is gone was removed as too old, or by `clear`.
             let Some(queued) = self.store.queued(&found) else { continue };
-            let done = self.publish(&queued);
-            failpoint!("sync.published");
-            self.settle(&found, &queued, done);
+            if Some(queued.server) != server || queued.scope != self.settings.scope {
+                continue;
+            }
+            let handed = queued.lease.as_ref();
+            let lease = handed.map(|lease| {
+                self.remote.adopt(queued.claim, lease.hold.clone(), &lease.request_id, &lease.subject)
+            });
+            self.line.join(Entry { found, queued, lease, taken_on: Instant::now() });
         }
     }
 
-    fn publish(&self, queued: &Queued) -> Result<Published, Failed> {
+    /// Looks at the queue until nothing was to do for long enough, or nothing can be done.
+    fn look_out(&self, seen: &mut Seen) {
+        let mut idle_since = None;
+        loop {
+            let began = Instant::now();
+            self.take_on(seen);
+            let took = began.elapsed();
+            let is_idle = self.line.go_on();
+            idle_since = idle_since.filter(|_| is_idle).or(is_idle.then_some(began));
+            if (self.interrupted)() {
+                self.tally().stay("there was no more time".to_owned(), true);
+            }
+            let is_done = idle_since.is_some_and(|since: Instant| since.elapsed() >= self.pace.linger);
+            if is_done || self.tally().is_over {
+                return self.line.close();
+            }
+            self.line.rest((took * LOOKS_FOR).clamp(LOOK_EVERY, LONGEST_PAUSE));
+        }
+    }
+
+    /// Uploads one entry after the other.
+    fn go_on(&self) {
+        while let Some(entry) = self.line.next() {
+            failpoint!("sync.begun");
+            let done = self.publish(&entry.queued, entry.lease.as_ref());
+            failpoint!("sync.published");
+            let again = self.settle(entry, done);
+            self.line.done(again);
+        }
+    }
+
+    fn publish(&self, queued: &Queued, lease: Option<&Lease>) -> Result<Published, Failed> {
         let recipe = recipe_of(self.store, queued.action).and_then(|text| Recipe::parse(text).ok());
         let set = recipe.as_ref().and_then(|recipe| recipe.include_set().ok());
         let (Some(recipe), Some(set)) = (recipe, set) else { return Err(Failed::Gone) };
@@ -205,7 +296,8 @@ impl Work<'_> {
             recipe: recipe.text().to_owned(),
             include_set: set.text(),
             claim: queued.claim,
-            lease: queued.lease.clone(),
+            // One that was lost says that it was there: where nobody else has it now, it is as good.
+            lease: lease.map(Lease::hold),
         };
         let blob = |digest: Digest| -> Option<PathBuf> {
             let output = queued.result.outputs.iter().find(|output| output.digest == digest)?;
@@ -219,31 +311,72 @@ impl Work<'_> {
         })
     }
 
-    fn settle(&self, found: &Found, queued: &Queued, done: Result<Published, Failed>) {
-        let mut tally = self.tally();
-        match done {
-            Ok(Published::Stored | Published::Same) => tally.uploaded += 1,
-            Ok(Published::Winner(_)) => {
-                tally.diverged += 1;
-                self.forget_loser(queued.action, queued);
+    /// Counts what became of an entry. Gives it back if it is to be tried again, and when.
+    fn settle(&self, entry: Entry, done: Result<Published, Failed>) -> Option<(Instant, Entry)> {
+        let (why, is_over) = match done {
+            Ok(published) => {
+                self.settle_published(entry, &published);
+                return None;
             }
-            Err(Failed::Gone) => tally.gone += 1,
-            Err(Failed::Unsigned(error)) => return tally.stay(error.to_string(), true),
-            Err(Failed::Remote(RemoteError::Interrupted)) => {
-                return tally.stay("there was no more time".to_owned(), true);
+            Err(Failed::Gone) => {
+                self.tally().gone += 1;
+                self.take_off(&entry.found);
+                return None;
             }
+            Err(Failed::Unsigned(error)) => (error.to_string(), true),
+            Err(Failed::Remote(RemoteError::Interrupted)) => ("there was no more time".to_owned(), true),
             Err(Failed::Remote(error)) => {
                 let (stays, is_over) = judge(&error);
-                let why = error.to_string();
+                let (why, reason) = (error.to_string(), release_reason(&error));
                 self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
-                if stays {
-                    return tally.stay(why, is_over);
+                if !stays {
+                    self.settle_refused(entry, why, reason);
+                    return None;
                 }
-                tally.refused += 1;
-                tally.refusal.get_or_insert(why);
+                (why, is_over)
+            }
+        };
+        self.tally().stay(why, is_over);
+        if is_over {
+            // All that is in the line stays there, this one too.
+            self.line.close();
+        } else if entry.taken_on.elapsed() >= self.pace.patience {
+            self.tally().left += 1;
+            return None;
+        }
+        Some((Instant::now() + TRY_AGAIN_EVERY, entry))
+    }
+
+    fn settle_published(&self, entry: Entry, published: &Published) {
+        let Entry { found, queued, lease, .. } = entry;
+        if let Some(lease) = lease {
+            lease.discharge();
+        }
+        match published {
+            Published::Stored | Published::Same => self.tally().uploaded += 1,
+            Published::Winner(_) => {
+                self.tally().diverged += 1;
+                self.forget_loser(queued.action, &queued);
             }
         }
-        found.remove();
+        self.take_off(&found);
+    }
+
+    fn settle_refused(&self, entry: Entry, why: String, reason: ReleaseReason) {
+        self.take_off(&entry.found);
+        if let Some(lease) = entry.lease {
+            lease.release(reason);
+        }
+        let mut tally = self.tally();
+        tally.refused += 1;
+        tally.refusal.get_or_insert(why);
+    }
+
+    /// Takes an entry off the queue, unless another was written in its place meanwhile.
+    fn take_off(&self, found: &Found) {
+        if found.is_as_found() {
+            found.remove();
+        }
     }
 
     /// From here on launches of this host use the one that everybody else uses, too. What was built of ours stays right: keys
@@ -257,21 +390,43 @@ impl Work<'_> {
 }
 
 impl Tally {
-    /// What this one came to after what came before it: only what it left is left.
-    pub fn add(&mut self, next: Self) {
-        self.uploaded += next.uploaded;
-        self.diverged += next.diverged;
-        self.refused += next.refused;
-        self.gone += next.gone;
-        self.bytes += next.bytes;
-        self.refusal = self.refusal.take().or(next.refusal);
-        (self.left, self.why_left, self.is_over) = (next.left, next.why_left, next.is_over);
-    }
-
+    /// Something stays queued; where it `is_over`, all the rest would fare the same.
     fn stay(&mut self, why: String, is_over: bool) {
-        self.left += 1;
         self.why_left.get_or_insert(why);
         self.is_over |= is_over;
+    }
+
+    /// One line for a log, so that launchers that log side by side do not mix theirs.
+    fn log(&self, to: Option<&Path>) {
+        let (said, pid) = (self.to_string(), std::process::id());
+        let left = self.why_left.as_ref().filter(|_| self.left > 0);
+        let left = left.map(|why| format!("; {} are still queued: {why}", self.left)).unwrap_or_default();
+        if let Some(path) = to.filter(|_| !said.is_empty() || !left.is_empty()) {
+            let line = format!("pcmcache[{pid}] uploader: {said}{left}\n");
+            let opened = fs_err::OpenOptions::new().append(true).create(true).open(path);
+            let _ = opened.and_then(|mut file| file.write_all(line.as_bytes()));
+        }
+    }
+}
+
+/// What there is to say of it, for people; nothing, where nothing was done.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.uploaded + self.diverged + self.gone + self.refused == 0 {
+            return Ok(());
+        }
+        write!(f, "{} results uploaded ({})", self.uploaded, ByteSize(self.bytes))?;
+        let refused = format!("refused: {}", self.refusal.as_deref().unwrap_or_default());
+        for (count, what) in [
+            (self.diverged, "lost to others that were published first"),
+            (self.gone, "gone from the local store"),
+            (self.refused, refused.as_str()),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -292,12 +447,27 @@ fn judge(error: &RemoteError) -> (bool, bool) {
 }
 
 impl Session {
-    /// Has what is queued uploaded by a process that outlives this one: nobody waits for it.
+    /// Has what is queued uploaded by a process that outlives this one: nobody waits for it. Now and then only, since the
+    /// server may not take it.
     pub(super) fn have_it_synced(&self) {
         if let Some(store) = self.store.as_ref().filter(|store| store.has_queue())
             && let Some(lock) = store.lock_for_sync_in_passing()
         {
             os::start_apart(SYNC, lock.into_file());
         }
+    }
+
+    /// Has what was queued just now uploaded: by the process that does so already, else by one that is started at once.
+    pub(super) fn have_it_uploaded(&self) {
+        if let Some(store) = &self.store {
+            pass_on(store);
+        }
+    }
+}
+
+/// Leaves what is queued to a process that nobody waits for, unless somebody uploads.
+pub fn pass_on(store: &Store) {
+    if let Ok(Some(lock)) = store.lock_for_sync() {
+        os::start_apart(SYNC, lock.into_file());
     }
 }

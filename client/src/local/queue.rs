@@ -1,4 +1,4 @@
-//! The queue: results made here that are yet to be uploaded.
+//! The queue: results made here that are yet to be uploaded, since the server was away or nobody was to wait for it.
 //!
 //! ```text
 //! queue/NAME     sealed JSON, one result; NAME is a digest of server, scope and action, so none is queued twice
@@ -50,9 +50,20 @@ pub struct Queued {
     pub claim: Claim,
     /// The lease that it was made under, if that may live on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease: Option<Hold>,
+    pub lease: Option<Handed>,
     /// What the action made. Not signed yet.
     pub result: ActionResult,
+}
+
+/// A lease that its launcher handed over to who uploads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    /// What proves it.
+    pub hold: Hold,
+    /// Which request it was granted for: who asks under this id gets the stream that holds it.
+    pub request_id: String,
+    /// What people call what was built.
+    pub subject: String,
 }
 
 impl Queued {
@@ -169,7 +180,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use pcmcache_shared::Cost;
+    use pcmcache_shared::{Cost, Fence, Secret};
 
     use super::*;
 
@@ -202,9 +213,16 @@ mod tests {
         for action in ["a", "b", "a"] {
             store.enqueue(&queued(action)).unwrap();
         }
+        let handed = Handed {
+            hold: Hold { fence: Fence(7), secret: Secret::from_random([7; 16]) },
+            request_id: "request-1".to_owned(),
+            subject: "m".to_owned(),
+        };
+        let b = Queued { lease: Some(handed), ..queued("b") };
+        store.enqueue(&b).unwrap();
         let mut actions: Vec<_> = store.queue().iter().map(|f| store.queued(f).unwrap()).collect();
         actions.sort_by_key(|queued| queued.action != ActionKey::of("a"));
-        assert_eq!(actions, [queued("a"), queued("b")]);
+        assert_eq!(actions, [queued("a"), b]);
         let elsewhere = Queued { scope: "other".parse().unwrap(), ..queued("a") };
         store.enqueue(&elsewhere).unwrap();
         assert_eq!(store.queue().len(), 3);

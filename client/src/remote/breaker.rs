@@ -87,6 +87,11 @@ impl Breaker {
         let _ = self.try_trip();
     }
 
+    /// The server has answered: everybody may ask it again.
+    pub fn close(&self) {
+        let _ = fs_err::remove_file(&self.path);
+    }
+
     fn try_trip(&self) -> io::Result<()> {
         // Only this one level: the cache directory itself is for the local store to make.
         if let Some(parent) = self.path.parent() {
@@ -146,7 +151,7 @@ impl fmt::Debug for Breaker {
 impl ProbeTicket {
     /// The server is back: everybody may ask it again.
     pub fn succeeded(self) {
-        let _ = fs_err::remove_file(&self.breaker.path);
+        self.breaker.close();
     }
 
     /// It is still away: nobody asks it for twice as long as before.

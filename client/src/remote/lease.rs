@@ -4,6 +4,10 @@
 //! server gives the holder a short grace, so it is renewed at once and then asked for a new stream with the same
 //! request id; when the server is away that is tried over and over for as long as the lease may live, so that a
 //! builder outlives a restart. A definite no loses the lease. Losing it costs work, never safety.
+//!
+//! A launcher may hand its lease over to another process of its host, which uploads what was made. That renews it at once
+//! and asks for a stream by the same request id; to the server the newest stream is the hold, so that the launcher's may
+//! drop then, and before that the grace is for.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +33,10 @@ const MOST_SMALL_TALK: usize = 64 * 1024;
 /// No server's word makes a lease live longer without a renewal.
 const LONGEST_TTL: Duration = limits::LEASE_TTL.saturating_mul(4);
 
+/// As often in a row it is renewed without waiting long, after it was handed over: its first holder's stream may drop
+/// somewhat later, and take the renewals before with it.
+const SHAKEN_BY_HAND_OVER: u32 = 4;
+
 /// The right to build a claim. Dropped, it is given back for somebody else to build.
 pub struct Lease {
     engine: Arc<Engine>,
@@ -42,10 +50,19 @@ struct Held {
     claim: Claim,
     /// What proves it; another where it lapsed, and was granted anew before anybody else had it.
     hold: Mutex<Hold>,
+    /// How to get a stream again; none if no stream was to be the hold.
+    again: Option<AcquireRequest>,
     lost: AtomicBool,
+    /// Another process holds it, or is about to: this one asks for no stream any more.
+    handed_over: AtomicBool,
 }
 
 impl Held {
+    fn new(server: &Arc<Server>, claim: Claim, hold: Hold, again: Option<AcquireRequest>) -> Arc<Self> {
+        let (lost, handed_over) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { server: Arc::clone(server), claim, hold: Mutex::new(hold), again, lost, handed_over })
+    }
+
     fn hold(&self) -> Hold {
         self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -60,13 +77,24 @@ impl Lease {
         grant: Grant,
     ) -> Self {
         let Grant { claim, hold, ttl, stream } = grant;
-        let (server, lost) = (Arc::clone(server), AtomicBool::new(false));
-        let held = Arc::new(Held { server, claim, hold: Mutex::new(hold), lost });
-        let again = request.hold.then(|| hold_again(request, claim));
-        let stream = again.is_some().then_some(stream);
-        let keeper =
-            Keeper { held: Arc::clone(&held), again, stream, next_hold: Instant::now(), shaken: false };
+        let held = Held::new(server, claim, hold, request.hold.then(|| hold_again(request, claim)));
+        let stream = held.again.is_some().then_some(stream);
+        let keeper = Keeper { held: Arc::clone(&held), stream, next_hold: Instant::now(), shaken: 0 };
         let keeper = engine.spawn(keeper.run(ttl));
+        Self { engine: Arc::clone(engine), held, keeper }
+    }
+
+    /// Keeps what another process of this host was granted and handed over: renews it at once, and takes the hold.
+    pub(super) fn adopt(
+        engine: &Arc<Engine>,
+        server: &Arc<Server>,
+        hold: Hold,
+        again: AcquireRequest,
+    ) -> Self {
+        let held = Held::new(server, again.claim, hold, Some(again));
+        let (next_hold, shaken) = (Instant::now(), SHAKEN_BY_HAND_OVER);
+        let keeper = Keeper { held: Arc::clone(&held), stream: None, next_hold, shaken };
+        let keeper = engine.spawn(keeper.take_over());
         Self { engine: Arc::clone(engine), held, keeper }
     }
 
@@ -78,6 +106,12 @@ impl Lease {
     /// What proves to the server that a publish is the holder's.
     pub fn hold(&self) -> Hold {
         self.held.hold()
+    }
+
+    /// What another process needs to go on keeping it, besides its claim and [`Lease::hold`]: the id of the request that it
+    /// was granted for, and what people call what is built. None: no stream was to hold it.
+    pub fn request(&self) -> Option<(&str, &str)> {
+        self.held.again.as_ref().map(|request| (request.request_id.as_str(), request.subject.as_str()))
     }
 
     /// Whether the server gave it up, so that somebody else may be building the same.
@@ -95,6 +129,14 @@ impl Lease {
         if let Some(keeper) = self.keeper.take() {
             keeper.abort();
         }
+    }
+
+    /// Leaves it to another process of this host. The stream stays open for as long as this process has its
+    /// [`Remote`](super::Remote), if no newer one takes its place; then there is the grace.
+    pub fn hand_over(mut self) {
+        self.held.handed_over.store(true, Ordering::Release);
+        // The task goes on, until the runtime ends.
+        drop(self.keeper.take());
     }
 
     fn give_back(&mut self, reason: ReleaseReason) {
@@ -135,23 +177,34 @@ fn hold_again(request: &AcquireRequest, claim: Claim) -> AcquireRequest {
 /// The background task of one lease.
 struct Keeper {
     held: Arc<Held>,
-    /// How to get a stream again; none if no stream was to be the hold.
-    again: Option<AcquireRequest>,
     stream: Option<Answer>,
     /// Not before then is a stream asked for again: something on the way may cut every one of them.
     next_hold: Instant,
-    /// The stream dropped just now. The server may notice later than we renewed, and then shrinks what we got.
-    shaken: bool,
+    /// The stream dropped just now, so many renewals ago. The server may notice later than we renewed, and then shrinks what
+    /// we got.
+    shaken: u32,
 }
 
 impl Keeper {
+    /// The grace runs, or another process's stream is the hold.
+    async fn take_over(mut self) {
+        match self.renew(Instant::now() + limits::LEASE_TTL).await {
+            Some(ttl) => {
+                self.hold_again().await;
+                self.run(ttl).await;
+            }
+            None => self.held.lost.store(true, Ordering::Release),
+        }
+    }
+
     async fn run(mut self, ttl: Duration) {
         let mut ttl = ttl.min(LONGEST_TTL);
         let mut alive_until = Instant::now() + ttl;
         loop {
             let deadlines = self.held.server.deadlines;
             let steady = deadlines.renew_every.min(ttl / 3);
-            let pause = if std::mem::take(&mut self.shaken) { steady.min(limits::GRACE / 2) } else { steady };
+            let pause = if self.shaken > 0 { steady.min(limits::GRACE / 2) } else { steady };
+            self.shaken = self.shaken.saturating_sub(1);
             // A lease that lives for no time at all is not renewed without a pause.
             let pause = pause.max(deadlines.retry_every);
             self.rest(Instant::now() + pause).await;
@@ -172,7 +225,7 @@ impl Keeper {
                 Ok(Some(piece)) if small_talk + piece.len() <= MOST_SMALL_TALK => small_talk += piece.len(),
                 Ok(_) | Err(_) => {
                     self.stream = None;
-                    self.shaken = true;
+                    self.shaken = self.shaken.max(1);
                     return;
                 }
             }
@@ -195,8 +248,8 @@ impl Keeper {
     /// Gets the stream back, so that the lease ends with this process and not a TTL later. The lease lives by
     /// its renewals without.
     async fn hold_again(&mut self) {
-        let (None, Some(request)) = (&self.stream, &self.again) else { return };
-        if Instant::now() < self.next_hold {
+        let (None, Some(request)) = (&self.stream, &self.held.again) else { return };
+        if Instant::now() < self.next_hold || self.held.handed_over.load(Ordering::Acquire) {
             return;
         }
         self.next_hold = Instant::now() + self.held.server.deadlines.renew_every;
@@ -298,6 +351,58 @@ mod tests {
         let lease = lease(&fake.remote());
         eventually("renewals", || fake.seen(RENEW).len() >= 2);
         assert!(!lease.lost());
+    }
+
+    #[test]
+    fn what_is_handed_over_is_renewed_at_once_and_held_under_the_same_request() {
+        let fake = Fake::start(good);
+        let first = fake.remote();
+        let lease = lease(&first);
+        let (claim, hold) = (lease.claim(), lease.hold());
+        let (id, subject) = lease.request().map(|(id, subject)| (id.to_owned(), subject.to_owned())).unwrap();
+        lease.hand_over();
+        let second = fake.remote();
+        let adopted = second.adopt(claim, hold.clone(), &id, &subject);
+        eventually("another stream", || fake.seen(ACQUIRE).len() == 2);
+        assert_eq!(fake.seen(RENEW)[0].json::<Hold>(), hold);
+        let again: AcquireRequest = fake.seen(ACQUIRE)[1].json();
+        assert_eq!((again.request_id, again.claim, again.hold, again.wait_ms), (id, claim, true, 0));
+        // The first holder ends: nothing is given back, and the second goes on.
+        drop(first);
+        let renewals = fake.seen(RENEW).len();
+        eventually("more renewals", || fake.seen(RENEW).len() > renewals + 1);
+        assert!(!adopted.lost() && released(&fake).is_empty());
+        adopted.release(ReleaseReason::Abandoned);
+        assert_eq!(released(&fake).len(), 1);
+    }
+
+    #[test]
+    fn what_was_handed_over_is_not_taken_back_by_its_first_holder() {
+        // Another stream is the hold now, so the first one ends.
+        let fake = Fake::start(|request, peer| {
+            if request.line.starts_with(ACQUIRE) {
+                peer.chunked(200);
+                peer.line(&granted(15_000));
+                std::thread::sleep(Duration::from_millis(300));
+                peer.end();
+            } else {
+                good(request, peer);
+            }
+        });
+        let remote = fake.remote();
+        lease(&remote).hand_over();
+        eventually("renewals", || fake.seen(RENEW).len() >= 5);
+        assert_eq!(fake.seen(ACQUIRE).len(), 1);
+    }
+
+    #[test]
+    fn what_has_lapsed_cannot_be_adopted() {
+        let fake = Fake::start(|_, peer| peer.problem(&Problem::new(Code::NoLease, "")));
+        let remote = fake.remote();
+        let hold: Hold = serde_json::from_str(r#"{"fence":1,"secret":"s"}"#).unwrap();
+        let adopted = remote.adopt(Claim::of("claim"), hold, "request-1", "");
+        eventually("its loss", || adopted.lost());
+        assert!(fake.seen(ACQUIRE).is_empty(), "nobody builds, so no lease is asked for");
     }
 
     #[test]
