@@ -1,11 +1,15 @@
 //! Uploads off the critical path (`PCMCACHE_UPLOAD=background`): a launch ends before the server has what it made, one process
 //! uploads for all, under the leases that the launches had, and a job that ends waits for it with `sync --wait`.
+//!
+//!     cargo test --test upload -- --ignored --nocapture        # what that saves over a slow link
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use pcmcache::local::Store;
 use pcmcache::local::queue::Queued;
 use pcmcache_shared::api::limits::GRACE;
+use pcmcache_tests::link::Link;
 use pcmcache_tests::{Finished, Machine, Process, Scratch, Server, Unit, Weight, tool, turn, until};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -198,4 +202,36 @@ fn who_has_no_lease_publishes_before_anything_depends_on_it() {
     run(&first, &["sync", "--wait"]).ok();
     let stats = first.stats();
     assert_eq!((stats.compiles, stats.diverged, server.results()), (1, 0, 1), "{}", first.log());
+}
+
+/// A chain of modules, each of which embeds headers of the standard library, compiled one after the other.
+#[test]
+#[ignore = "a minute: over 20 ms and 100 Mb/s"]
+fn a_chain_over_a_slow_link_takes_so_long() {
+    const CHAIN: usize = 10;
+    let _turn = turn::alone();
+    for (round, upload) in ["wait", "background", "wait", "background"].into_iter().enumerate() {
+        let scratch = Scratch::new("upload-link");
+        let server = Server::start(&scratch);
+        let link = Link::start(server.address(), Duration::from_millis(20), 100_000_000 / 8);
+        let machine = Machine::new(&scratch, "machine").remote(&format!("http://{}", link.address()));
+        let machine = machine.with("PCMCACHE_UPLOAD", upload);
+        let (began, mut bytes) = (Instant::now(), 0);
+        for index in 0..CHAIN {
+            let import = if index > 0 { format!("import m{};", index - 1) } else { String::new() };
+            let text = format!("module;\n#include <string>\nexport module m{index};\n{import}\n");
+            let source =
+                scratch.file(&format!("m{index}.cppm"), text + &format!("export std::string s{index};\n"));
+            let bmi = machine.build().join(format!("m{index}.pcm"));
+            let path = format!("-fprebuilt-module-path={}", machine.build().display());
+            let words = ["-std=c++23", path.as_str(), "--precompile", source.to_str().expect("a path"), "-o"];
+            machine.compile(words.into_iter().chain([bmi.to_str().expect("a path")])).ok();
+            bytes += fs_err::metadata(&bmi).expect("a BMI").len();
+        }
+        let built = began.elapsed();
+        run(&machine, &["sync", "--wait"]).ok();
+        let all = began.elapsed();
+        assert_eq!(server.results() as usize, CHAIN, "{}", machine.log());
+        println!("{round} {upload}: built in {built:.2?}, with sync --wait {all:.2?}, {bytes} bytes of BMIs");
+    }
 }
