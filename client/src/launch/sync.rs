@@ -197,6 +197,9 @@ fn upload(
     session.counts.diverged += tally.diverged;
     (0..tally.gone).for_each(|_| session.counts.error("queue_gone"));
     let _ = store.count(&session.counts);
+    if let Some(log) = &session.settings.stats_log {
+        let _ = session.counts.append_to(log);
+    }
     tally
 }
 
@@ -274,11 +277,12 @@ impl Work<'_> {
     /// Uploads one entry after the other.
     fn go_on(&self) {
         while let Some(entry) = self.line.next() {
+            let size = entry.size();
             failpoint!("sync.begun");
             let done = self.publish(&entry.queued, entry.lease.as_ref());
             failpoint!("sync.published");
             let again = self.settle(entry, done);
-            self.line.done(again);
+            self.line.done(size, again);
         }
     }
 
