@@ -5,7 +5,7 @@
 //! `PCMCACHE_TEST_SECONDS` says for how long; `PCMCACHE_TEST_SEED` has it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pcmcache::local::Store;
@@ -14,7 +14,8 @@ use pcmcache::settings::Papers;
 use pcmcache_shared::ActionKey;
 use pcmcache_tests::authority::Authority;
 use pcmcache_tests::modules::By;
-use pcmcache_tests::{Chance, Finished, Machine, Modules, Scratch, Server, turn};
+use pcmcache_tests::scratch::files_below;
+use pcmcache_tests::{Chance, Finished, Machine, Modules, Scratch, Server, Unit, Weight, turn};
 use rustix::process::{Pid, Signal, kill_process};
 
 const HOST: &str = "127.0.0.1";
@@ -24,6 +25,9 @@ const SHORT: Duration = Duration::from_secs(60);
 
 /// The longest pause between two kills.
 const PAUSE: Duration = Duration::from_millis(150);
+
+/// As many compiles of its own has each machine in a round.
+const OWN: usize = 3;
 
 /// One build.
 const BUILD: Duration = Duration::from_secs(300);
@@ -68,8 +72,15 @@ fn acknowledged(audit: &Path) -> BTreeSet<ActionKey> {
     done.map(|line| line["what"].as_str().and_then(|key| key.parse().ok()).expect("a key")).collect()
 }
 
-/// Those of them that the server has.
-fn there(url: &str, ca_file: &Path, keys: &BTreeSet<ActionKey>) -> BTreeSet<ActionKey> {
+/// The keys of all that the machine has.
+fn made(machine: &Machine) -> Vec<ActionKey> {
+    let files = files_below(&machine.cache().join("v1/results"));
+    let name = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+    files.iter().map(|path| name(path).expect("a key")).collect()
+}
+
+/// Those of them that the server has not.
+fn missing(url: &str, ca_file: &Path, keys: &BTreeSet<ActionKey>) -> Vec<ActionKey> {
     let remote = Remote::new(remote::Settings {
         url: url.to_owned(),
         papers: Papers { ca_file: Some(ca_file.to_owned()), ..Papers::default() },
@@ -80,9 +91,10 @@ fn there(url: &str, ca_file: &Path, keys: &BTreeSet<ActionKey>) -> BTreeSet<Acti
         holder: String::new(),
     });
     let remote = remote.expect("settings");
-    let keys: Vec<_> = keys.iter().copied().collect();
-    let found = keys.chunks(100).flat_map(|some| remote.look_up(some, &|| false).expect("an answer"));
-    found.map(|keyed| keyed.action).collect()
+    let all: Vec<_> = keys.iter().copied().collect();
+    let found = all.chunks(100).flat_map(|some| remote.look_up(some, &|| false).expect("an answer"));
+    let found: BTreeSet<_> = found.map(|keyed| keyed.action).collect();
+    keys.difference(&found).copied().collect()
 }
 
 #[test]
@@ -113,13 +125,19 @@ fn builds_pass_and_nothing_acknowledged_is_lost_whatever_is_killed_beside_them()
         program.change(chance.below(3) as usize, rounds);
         program.start(&reference, By::Compiler, 2).finish_within(BUILD).ok();
         let right = program.outputs(reference.build());
-        let mut builds = machines.each_ref().map(|machine| program.start(machine, By::Launcher, 2));
+        let mut builds: Vec<_> =
+            machines.iter().map(|machine| program.start(machine, By::Launcher, 2)).collect();
+        // What only one of them makes, no other mends.
+        for (own, machine) in (0..2 * OWN).zip(machines.iter().cycle()) {
+            let unit = Unit::write(&scratch, &format!("own{rounds}_{own}"), 7, Weight::Light);
+            builds.push(machine.launch(unit.arguments()));
+        }
         while builds.iter_mut().any(|build| !build.ended()) {
             std::thread::sleep(chance.moment(PAUSE));
             strike(&machines[chance.below(2) as usize], &mut chance, &mut kills);
         }
-        for (build, machine) in builds.into_iter().zip(&machines) {
-            build.finish_within(BUILD).ok();
+        builds.into_iter().for_each(|build| drop(build.finish_within(BUILD).ok()));
+        for machine in &machines {
             program.check(machine);
             assert_eq!(program.outputs(machine.build()), right, "{}", machine.log());
         }
@@ -136,15 +154,16 @@ fn builds_pass_and_nothing_acknowledged_is_lost_whatever_is_killed_beside_them()
         assert_eq!((stats.diverged, stats.errors.get("queue_gone")), (0, None), "{}", machine.log());
         run(machine, &["profile", "push"]).ok();
     }
-    let said = acknowledged(&audit);
-    assert!(!said.is_empty());
-    assert_eq!(there(&server.url(), authority.file(), &said), said, "what was acknowledged is there");
+    let (said, made) = (acknowledged(&audit), machines.iter().flat_map(made).collect());
+    let missing = |keys: &BTreeSet<ActionKey>| missing(&server.url(), authority.file(), keys);
+    assert_eq!(missing(&said), [], "of {} that were acknowledged", said.len());
+    assert_eq!(missing(&made), [], "of {} that were made, or queued", made.len());
 
     let fresh = machine("fresh");
     run(&fresh, &["warm", "ci"]).ok();
     program.start(&fresh, By::Launcher, 2).finish_within(BUILD).ok();
     assert_eq!(program.outputs(fresh.build()), program.outputs(reference.build()));
     let stats = fresh.stats();
-    println!("{} results were acknowledged; the fresh machine: {stats:?}", said.len());
+    println!("{} results acknowledged, {} made; the fresh machine: {stats:?}", said.len(), made.len());
     assert_eq!((stats.compiles, stats.remote_hits), (0, 0), "{}", fresh.log());
 }
