@@ -122,6 +122,7 @@ fn builds_pass_and_nothing_acknowledged_is_lost_whatever_is_killed_beside_them()
     let (mut chance, mut kills, mut rounds) = (Chance::new("bystanders"), Kills::new(), 0);
     while began.elapsed() < lasts {
         rounds += 1;
+        let round = Instant::now();
         program.change(chance.below(3) as usize, rounds);
         program.start(&reference, By::Compiler, 2).finish_within(BUILD).ok();
         let right = program.outputs(reference.build());
@@ -142,6 +143,7 @@ fn builds_pass_and_nothing_acknowledged_is_lost_whatever_is_killed_beside_them()
             assert_eq!(program.outputs(machine.build()), right, "{}", machine.log());
         }
         run(&machines[0], &["profile", "push"]).ok();
+        println!("round {rounds}: {:.1?}", round.elapsed());
     }
     println!("{rounds} rounds in {:?}, killed: {kills:?}", began.elapsed());
     assert!(kills.len() == 4 && kills.values().all(|count| *count > 0), "{kills:?}");

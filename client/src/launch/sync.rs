@@ -300,8 +300,11 @@ impl Work<'_> {
             recipe: recipe.text().to_owned(),
             include_set: set.text(),
             claim: queued.claim,
-            // One that was lost says that it was there: where nobody else has it now, it is as good.
-            lease: lease.map(Lease::hold),
+            // One that was lost is as good, where nobody else has it now.
+            lease: lease.map(|lease| {
+                lease.wait_until_known();
+                lease.hold()
+            }),
         };
         let blob = |digest: Digest| -> Option<PathBuf> {
             let output = queued.result.outputs.iter().find(|output| output.digest == digest)?;

@@ -5,9 +5,9 @@
 //! request id; when the server is away that is tried over and over for as long as the lease may live, so that a
 //! builder outlives a restart. A definite no loses the lease. Losing it costs work, never safety.
 //!
-//! A launcher may hand its lease over to another process of its host, which uploads what was made. That renews it at once
-//! and asks for a stream by the same request id; to the server the newest stream is the hold, so that the launcher's may
-//! drop then, and before that the grace is for.
+//! A launcher may hand its lease over to another process of its host, which uploads what was made. That asks at once for a
+//! stream by the same request id. To the server the newest stream is the hold, so the launcher's may drop then; until then
+//! there is the grace. What lapsed before is granted anew unless somebody else has it: nobody need build what is made.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ use pcmcache_shared::api::leases::Hold;
 use pcmcache_shared::api::limits;
 use pcmcache_shared::{Claim, ReleaseReason};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -53,14 +54,17 @@ struct Held {
     /// How to get a stream again; none if no stream was to be the hold.
     again: Option<AcquireRequest>,
     lost: AtomicBool,
+    /// Whether the server has answered to who took it over.
+    known: watch::Sender<bool>,
     /// Another process holds it, or is about to: this one asks for no stream any more.
     handed_over: AtomicBool,
 }
 
 impl Held {
     fn new(server: &Arc<Server>, claim: Claim, hold: Hold, again: Option<AcquireRequest>) -> Arc<Self> {
+        let (server, hold, known) = (Arc::clone(server), Mutex::new(hold), watch::Sender::new(false));
         let (lost, handed_over) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { server: Arc::clone(server), claim, hold: Mutex::new(hold), again, lost, handed_over })
+        Arc::new(Self { server, claim, hold, again, lost, known, handed_over })
     }
 
     fn hold(&self) -> Hold {
@@ -84,7 +88,7 @@ impl Lease {
         Self { engine: Arc::clone(engine), held, keeper }
     }
 
-    /// Keeps what another process of this host was granted and handed over: renews it at once, and takes the hold.
+    /// Keeps what another process of this host was granted and handed over: takes the hold at once.
     pub(super) fn adopt(
         engine: &Arc<Engine>,
         server: &Arc<Server>,
@@ -129,6 +133,15 @@ impl Lease {
         if let Some(keeper) = self.keeper.take() {
             keeper.abort();
         }
+    }
+
+    /// Of one that was adopted: waits until the server has said whether it goes on, at most for as long as that may take.
+    /// What is published before might be under a fence that is no longer ours.
+    pub fn wait_until_known(&self) {
+        let mut known = self.held.known.subscribe();
+        let by = Instant::now() + self.held.server.deadlines.first * 2;
+        let waited = async { Ok(timeout_at(by, known.wait_for(|known| *known)).await.is_ok()) };
+        let _ = self.engine.run(&|| false, waited);
     }
 
     /// Leaves it to another process of this host. The stream stays open for as long as this process has its
@@ -186,13 +199,16 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// The grace runs, or another process's stream is the hold.
+    /// The grace runs, or another process's stream is the hold. Renewed without a stream the lease would outlive this
+    /// process by far, should that be killed; so this is for a server that gives none.
     async fn take_over(mut self) {
-        match self.renew(Instant::now() + limits::LEASE_TTL).await {
-            Some(ttl) => {
-                self.hold_again().await;
-                self.run(ttl).await;
-            }
+        let ttl = match self.hold_again().await {
+            Some(ttl) => Some(ttl),
+            None => self.renew(Instant::now() + limits::LEASE_TTL).await,
+        };
+        self.held.known.send_replace(true);
+        match ttl {
+            Some(ttl) => self.run(ttl).await,
             None => self.held.lost.store(true, Ordering::Release),
         }
     }
@@ -245,22 +261,23 @@ impl Keeper {
         }
     }
 
-    /// Gets the stream back, so that the lease ends with this process and not a TTL later. The lease lives by
-    /// its renewals without.
-    async fn hold_again(&mut self) {
-        let (None, Some(request)) = (&self.stream, &self.held.again) else { return };
+    /// Gets the stream back, so that the lease ends with this process and not a TTL later: how long it lives now. The lease
+    /// lives by its renewals without.
+    async fn hold_again(&mut self) -> Option<Duration> {
+        let (None, Some(request)) = (&self.stream, &self.held.again) else { return None };
         if Instant::now() < self.next_hold || self.held.handed_over.load(Ordering::Acquire) {
-            return;
+            return None;
         }
         self.next_hold = Instant::now() + self.held.server.deadlines.renew_every;
-        let Ok(heard) = acquire(&self.held.server, request, &mut || {}).await else { return };
-        if let Verdict::Granted(grant) = heard.verdict
-            && grant.claim == self.held.claim
-        {
-            // Another one, if the server let ours go meanwhile: what is built is published under that.
-            *self.held.hold.lock().unwrap_or_else(PoisonError::into_inner) = grant.hold;
-            self.stream = Some(grant.stream);
+        let heard = acquire(&self.held.server, request, &mut || {}).await.ok()?;
+        let Verdict::Granted(grant) = heard.verdict else { return None };
+        if grant.claim != self.held.claim {
+            return None;
         }
+        // Another one, if the server let ours go meanwhile: what is built is published under that.
+        *self.held.hold.lock().unwrap_or_else(PoisonError::into_inner) = grant.hold;
+        self.stream = Some(grant.stream);
+        Some(grant.ttl)
     }
 }
 
@@ -354,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_handed_over_is_renewed_at_once_and_held_under_the_same_request() {
+    fn what_is_handed_over_is_held_at_once_under_the_same_request() {
         let fake = Fake::start(good);
         let first = fake.remote();
         let lease = lease(&first);
@@ -364,13 +381,13 @@ mod tests {
         let second = fake.remote();
         let adopted = second.adopt(claim, hold.clone(), &id, &subject);
         eventually("another stream", || fake.seen(ACQUIRE).len() == 2);
-        assert_eq!(fake.seen(RENEW)[0].json::<Hold>(), hold);
         let again: AcquireRequest = fake.seen(ACQUIRE)[1].json();
         assert_eq!((again.request_id, again.claim, again.hold, again.wait_ms), (id, claim, true, 0));
         // The first holder ends: nothing is given back, and the second goes on.
         drop(first);
         let renewals = fake.seen(RENEW).len();
         eventually("more renewals", || fake.seen(RENEW).len() > renewals + 1);
+        assert_eq!(fake.seen(RENEW)[renewals + 1].json::<Hold>(), hold);
         assert!(!adopted.lost() && released(&fake).is_empty());
         adopted.release(ReleaseReason::Abandoned);
         assert_eq!(released(&fake).len(), 1);
@@ -396,13 +413,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_lapsed_cannot_be_adopted() {
+    fn what_the_server_does_not_give_again_is_lost() {
         let fake = Fake::start(|_, peer| peer.problem(&Problem::new(Code::NoLease, "")));
         let remote = fake.remote();
         let hold: Hold = serde_json::from_str(r#"{"fence":1,"secret":"s"}"#).unwrap();
         let adopted = remote.adopt(Claim::of("claim"), hold, "request-1", "");
+        adopted.wait_until_known();
         eventually("its loss", || adopted.lost());
-        assert!(fake.seen(ACQUIRE).is_empty(), "nobody builds, so no lease is asked for");
+        assert_eq!((fake.seen(ACQUIRE).len(), fake.seen(RENEW).len()), (1, 1));
     }
 
     #[test]
