@@ -8,6 +8,7 @@ pub mod digest;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod lease;
+pub mod packed;
 pub mod profile;
 pub mod recipe;
 pub mod result;
