@@ -13,6 +13,7 @@ mod identify;
 mod leases;
 mod lookup;
 mod oversee;
+mod packing;
 mod path;
 mod probes;
 mod problem;
@@ -38,6 +39,7 @@ use crate::traces::Traces;
 use crate::trust::Trust;
 
 pub use admit::Gate;
+pub use packing::Packers;
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
@@ -56,6 +58,8 @@ pub struct App {
     pub history: Arc<History>,
     /// Where spans of requests go, if anybody wants them.
     pub traces: Option<Arc<Traces>>,
+    /// Who packs blobs for slow links.
+    pub packers: Packers,
 }
 
 fn routes() -> OpenApiRouter<App> {

@@ -21,7 +21,7 @@ use crate::config::{Command, Config};
 use crate::connection::{self, Stop};
 use crate::embedded::Embedded;
 use crate::history::History;
-use crate::http::{self, App, Gate};
+use crate::http::{self, App, Gate, Packers};
 use crate::limits::Limiter;
 use crate::log;
 use crate::maintenance::{self, Control, Task};
@@ -255,6 +255,7 @@ impl Server {
             },
             history: Arc::clone(&self.history),
             traces: self.traces.clone(),
+            packers: Packers::of(std::thread::available_parallelism().map_or(1, usize::from)),
         };
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.cache), self.plan));
         let scrub = self.plan.scrub_rate.map(|rate| tokio::spawn(scrub::run(Arc::clone(&self.cache), rate)));

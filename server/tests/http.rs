@@ -35,6 +35,8 @@ mod log;
 mod maintenance;
 #[path = "http/matrix.rs"]
 mod matrix;
+#[path = "http/packing.rs"]
+mod packing;
 #[path = "http/poison.rs"]
 mod poison;
 #[path = "http/process.rs"]

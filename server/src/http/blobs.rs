@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::OCTETS;
 use pcmcache_shared::api::problem::Code;
+use pcmcache_shared::packed::CODING;
 
 use super::App;
 use super::body::{self, DeclaredLength};
@@ -44,11 +45,14 @@ pub(super) struct Octets(Vec<u8>);
 
 /// A name's bytes never change.
 const FOR_EVER: &str = "max-age=31536000, immutable";
+/// What else than the name decides which bytes are sent.
+const ACCEPT_ENCODING: &str = "accept-encoding";
 
 /// Read a blob, or one range of it.
 ///
 /// `Range` takes one range of bytes; of several none is served, and the answer is the whole. A blob whose bytes are no
-/// longer those of its name is never served whole: the connection breaks before its last byte.
+/// longer those of its name is never served whole: the connection breaks before its last byte. The whole of a larger one may
+/// come packed to who accepts `zstd`.
 #[utoipa::path(
     get,
     path = "/v1/scopes/{scope}/blobs/{digest}",
@@ -60,11 +64,13 @@ const FOR_EVER: &str = "max-age=31536000, immutable";
         ("Range" = Option<String>, Header, nullable = false, description = "One range of bytes (RFC 9110)."),
         ("If-Range" = Option<String>, Header, nullable = false, description = "A strong ETag under which `Range` holds."),
         ("If-None-Match" = Option<String>, Header, nullable = false, description = "ETags of what the client has."),
+        ("Accept-Encoding" = Option<String>, Header, nullable = false, description = "`zstd`, for a slow link."),
     ),
     responses(
         (status = 200, description = "The bytes.", content_type = "application/octet-stream", body = Octets, headers(
-            ("ETag" = String, description = "The digest, quoted; strong."),
-            ("Repr-Digest" = String, description = "The SHA-256 of the whole blob (RFC 9530)."),
+            ("ETag" = String, description = "The digest, quoted; strong, but weak where they are packed."),
+            ("Repr-Digest" = String, description = "The SHA-256 of the whole blob (RFC 9530); not where it is packed."),
+            ("Content-Encoding" = String, description = "`zstd` where they are packed, as one frame (RFC 8878)."),
         )),
         (status = 206, description = "The range.", content_type = "application/octet-stream", body = Octets, headers(
             ("Content-Range" = String, description = "Which bytes of how many."),
@@ -86,10 +92,10 @@ pub(super) async fn get(
         return whole(StatusCode::NOT_MODIFIED, digest, None, Body::empty());
     }
     match range::select(&headers, &etag, size) {
-        Selected::Whole => {
-            let body = body_of(blob, None, direct).await?;
-            whole(StatusCode::OK, digest, Some(size), body)
-        }
+        Selected::Whole => match app.packers.find(&headers, size) {
+            Some(packer) => packed(digest, packer.pack(blob).await?),
+            None => whole(StatusCode::OK, digest, Some(size), body_of(blob, None, direct).await?),
+        },
         Selected::Part(part) => partial(blob, digest, part, direct).await,
         Selected::Unsatisfiable => Ok(unsatisfiable(size)),
     }
@@ -176,6 +182,18 @@ fn naming(status: StatusCode, digest: Digest) -> Builder {
         .header("repr-digest", format!("sha-256=:{}:", STANDARD.encode(digest.as_bytes())))
         .header(header::CACHE_CONTROL, FOR_EVER)
         .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::VARY, ACCEPT_ENCODING)
+}
+
+/// The bytes in a frame whose own are not known beforehand: it may be made otherwise the next time.
+fn packed(digest: Digest, frame: Body) -> Result<Response, Refused> {
+    let answer = Response::builder()
+        .header(header::ETAG, format!("W/{}", etag(digest)))
+        .header(header::CACHE_CONTROL, FOR_EVER)
+        .header(header::VARY, ACCEPT_ENCODING)
+        .header(header::CONTENT_TYPE, OCTETS)
+        .header(header::CONTENT_ENCODING, CODING);
+    answer.body(frame).map_err(unbuilt)
 }
 
 fn whole(status: StatusCode, digest: Digest, size: Option<u64>, body: Body) -> Result<Response, Refused> {
