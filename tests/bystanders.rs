@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pcmcache::local::Store;
+use pcmcache::remote::pace::Pace;
 use pcmcache::remote::{self, Remote};
 use pcmcache::settings::Papers;
 use pcmcache_shared::ActionKey;
@@ -88,6 +89,7 @@ fn missing(url: &str, ca_file: &Path, keys: &BTreeSet<ActionKey>) -> Vec<ActionK
         token_file: None,
         scope: "main".parse().expect("a scope"),
         timeout: Duration::from_secs(10),
+        pace: Pace::never(),
         holder: String::new(),
     });
     let remote = remote.expect("settings");

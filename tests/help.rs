@@ -7,7 +7,7 @@ use std::process::Command;
 use pcmcache_tests::{Process, Scratch, tool};
 
 /// What a user may set, and what the project's own design says of it.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 22] = [
     "PCMCACHE_DIR",
     "PCMCACHE_REMOTE",
     "PCMCACHE_TOKEN",
@@ -25,6 +25,7 @@ const VARIABLES: [&str; 21] = [
     "PCMCACHE_JOBS",
     "PCMCACHE_AGENT",
     "PCMCACHE_AGENT_IDLE",
+    "PCMCACHE_COMPRESS",
     "PCMCACHE_MAX_SIZE",
     "PCMCACHE_PROFILE",
     "PCMCACHE_LOG",

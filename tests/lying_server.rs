@@ -76,7 +76,8 @@ impl Stage {
             .remote(&liar.url())
             .with("PCMCACHE_TOKEN", truth::TOKEN)
             .with("PCMCACHE_TIMEOUT", "3")
-            .with("PCMCACHE_WAIT", "3");
+            .with("PCMCACHE_WAIT", "3")
+            .with("PCMCACHE_COMPRESS", "on");
         let machine = match pinned {
             true => machine.with("PCMCACHE_TRUSTED_KEYS", self.truth.key().public().to_string()),
             false => machine,

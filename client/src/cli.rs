@@ -64,6 +64,10 @@ $XDG_CONFIG_HOME/pcmcache/config.toml; the environment wins):
                     on          with every server
                     off         never
   PCMCACHE_AGENT_IDLE  how long that process stays when nobody asks it, in seconds       [60]
+  PCMCACHE_COMPRESS auto        blobs travel packed (zstd) while the link to the server is slow: below
+                                400 Mb/s, by the last large one that came or went  [auto]
+                    on          with every server
+                    off         never
   PCMCACHE_BASE_DIRS  directories, with colons between them, below which checkouts in other
                     places share results                               [none]
   PCMCACHE_MAX_SIZE bound of the local store, like 500M, 10G, 5GiB; 0: none              [10GiB]

@@ -15,6 +15,7 @@
 //!     counts               a line for each launch, see `stats`
 //!     profiles/NAME        which results a build used, see `notes`
 //!     agents/              sockets of those who keep connections open, see `remote::agent`
+//!     slow/SERVER          there while the link to that server is slow, see `remote::pace`
 //!     queue/NAME           sealed: a result that is yet to be uploaded, see `queue`
 //!     damaged/             what did not match its name or seal, moved aside for a person to look at
 //!     fill, trim.lock      how full the store is, see `fill`; who trims it, and when that was
@@ -148,10 +149,15 @@ pub enum NoStore {
     Io(#[from] io::Error),
 }
 
+/// Where the store's files are, of this version of its format.
+pub fn root(dir: &Path) -> PathBuf {
+    dir.join("v1")
+}
+
 impl Store {
     /// Opens the store in `dir`, and makes it if it is missing.
     pub fn open(dir: &Path) -> Result<Self, NoStore> {
-        let root = dir.join("v1");
+        let root = root(dir);
         // The common case first: one look at each level, no attempt to make anything.
         for path in [dir, &root] {
             match fs_err::symlink_metadata(path) {

@@ -20,6 +20,7 @@ mod error;
 mod fake;
 mod lease;
 mod lines;
+pub mod pace;
 mod profiles;
 mod publish;
 mod road;
@@ -47,10 +48,11 @@ use tokio::runtime::Runtime;
 pub use error::{RemoteError, Unreached};
 pub use lease::Lease;
 
-use crate::os;
 use crate::settings::Papers;
+use crate::{local, os};
 use agent::Agent;
 use breaker::ProbeTicket;
+use pace::Pace;
 use server::{Deadlines, Server};
 use transfer::Counters;
 
@@ -72,6 +74,8 @@ pub struct Settings {
     pub scope: Scope,
     /// How long a connection and the first answer to a question may take.
     pub timeout: Duration,
+    /// Whether blobs travel packed.
+    pub pace: Pace,
     /// Who asks, for people only; goes into requests that do not say.
     pub holder: String,
 }
@@ -79,6 +83,7 @@ pub struct Settings {
 impl Settings {
     /// The server at `url`, as these settings have it.
     pub fn of(settings: &crate::settings::Settings, url: String) -> Self {
+        let pace = Pace::of(settings.compress, &local::root(&settings.dir), &url);
         Self {
             url,
             papers: settings.papers.clone(),
@@ -86,6 +91,7 @@ impl Settings {
             token_file: settings.token_file.clone(),
             scope: settings.scope.clone(),
             timeout: settings.timeout.max(Duration::from_millis(1)),
+            pace,
             holder: format!("{}/{}", os::host_name(), std::process::id()),
         }
     }

@@ -43,18 +43,18 @@ impl Mode {
     }
 }
 
-/// Whether launchers share their connections to the server by way of an agent.
+/// When something is done that does not pay with every server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
-    /// Where a connection costs more than the way through the agent.
+pub enum When {
+    /// Where it pays.
     Auto,
     /// With every server.
     On,
-    /// Each launcher makes its own.
+    /// Never.
     Off,
 }
 
-impl Sharing {
+impl When {
     /// The word for it in the environment and in `config.toml`.
     pub const fn word(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl Sharing {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Auto, Self::On, Self::Off].into_iter().find(|sharing| sharing.word() == text)
+        [Self::Auto, Self::On, Self::Off].into_iter().find(|when| when.word() == text)
     }
 }
 
@@ -143,10 +143,12 @@ pub struct Settings {
     pub upload: Upload,
     /// How many compilers run at once under the launchers of the cache directory; none: there is no limit.
     pub jobs: Option<usize>,
-    /// Whether connections to the server are shared.
-    pub agent: Sharing,
+    /// When connections to the server are shared by way of an agent.
+    pub agent: When,
     /// For how long an agent that nobody asks stays.
     pub agent_idle: Duration,
+    /// When blobs travel packed.
+    pub compress: When,
     /// The bound of the local store; none if it is 0.
     pub max_size: Option<ByteSize>,
     /// Launches note under this name which results they used.
@@ -166,7 +168,7 @@ pub struct Settings {
 /// The largest configuration file anyone reads, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The names in `config.toml`; each is `PCMCACHE_` + upper case in the environment.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 23] = [
     "dir",
     "remote",
     "token",
@@ -184,6 +186,7 @@ pub const NAMES: [&str; 22] = [
     "jobs",
     "agent",
     "agent_idle",
+    "compress",
     "max_size",
     "profile",
     "log",
@@ -211,6 +214,7 @@ impl Settings {
             let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
             seconds.map(Duration::from_secs_f64).ok_or("must be a number of seconds, 0 to 86400")
         };
+        let when = |text: &str| When::parse(text).ok_or("must be auto, on or off");
         let text = |text: &str| Ok(text.to_owned());
         let path = |text: &str| Ok(PathBuf::from(text));
         let trusted_keys = reader.trusted_keys();
@@ -244,10 +248,9 @@ impl Settings {
                 .take("upload", |text| Upload::parse(text).ok_or("must be wait or background"))
                 .unwrap_or(Upload::Wait),
             jobs: reader.take("jobs", jobs).unwrap_or_else(cores),
-            agent: reader
-                .take("agent", |text| Sharing::parse(text).ok_or("must be auto, on or off"))
-                .unwrap_or(Sharing::Auto),
+            agent: reader.take("agent", when).unwrap_or(When::Auto),
             agent_idle: reader.take("agent_idle", positive_seconds).unwrap_or(Duration::from_secs(60)),
+            compress: reader.take("compress", when).unwrap_or(When::Auto),
             max_size: Some(reader.take("max_size", size).unwrap_or(MAX_SIZE)).filter(|size| size.0 > 0),
             profile: reader.take("profile", |text| text.parse().map_err(|_| "is no name of a profile")),
             log: reader.take("log", path),
@@ -470,10 +473,11 @@ mod tests {
             ("PCMCACHE_DIR", "relative"),
             ("PCMCACHE_REMOTE", "cache:7733"),
             ("PCMCACHE_AGENT", "yes"),
+            ("PCMCACHE_COMPRESS", "gzip"),
             ("PCMCACHE_UPLOAD", "later"),
         ]);
-        assert_eq!((read.agent, read.upload), (Sharing::Auto, Upload::Wait));
+        assert_eq!((read.agent, read.compress, read.upload), (When::Auto, When::Auto, Upload::Wait));
         assert_eq!((read.mode, read.wait.as_secs(), read.remote.is_none()), (Mode::ReadWrite, 300, true));
-        assert_eq!(read.faults.len(), 6, "{:?}", read.faults);
+        assert_eq!(read.faults.len(), 7, "{:?}", read.faults);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pcmcache_shared::api::Inline;
+use pcmcache_shared::packed::Packing;
 use pcmcache_tests::liar::{Peer, Request};
 
 use super::Lie;
@@ -24,6 +25,20 @@ macro_rules! blob {
             },
         }
     };
+}
+
+/// The same to one who takes what is packed, of a frame that is none of the blob's.
+macro_rules! packed {
+    ($name:literal, |$bytes:ident| $frame:expr) => {
+        blob!($name, |peer, $bytes| peer.body_with(200, "Content-Encoding: zstd\r\n", $frame))
+    };
+}
+
+fn frame(bytes: &[u8]) -> Vec<u8> {
+    let mut packing = Packing::new(bytes.len() as u64).expect("memory");
+    let mut frame = packing.pack(bytes).expect("its bytes");
+    frame.extend(packing.finish().expect("all of them"));
+    frame
 }
 
 /// The lies.
@@ -64,6 +79,20 @@ pub(super) const LIES: &[Lie] = &[
         let half = bytes.len() / 2;
         peer.body_with(200, "Content-Encoding: gzip\r\n", &bytes[half..])
     }),
+    packed!("a bomb of 30 GB in a megabyte", |_bytes| {
+        // Blocks of one byte that is repeated 128 Ki times.
+        [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x58][..], &[2, 0, 0x10, 0].repeat(30_000_000_000 >> 17)].concat()
+    }),
+    packed!("a frame that wants a gigabyte of memory", |_bytes| {
+        vec![0x28, 0xb5, 0x2f, 0xfd, 0, 20 << 3, 1, 0, 0]
+    }),
+    packed!("no frame", |bytes| bytes),
+    packed!("half a frame", |bytes| {
+        let frame = frame(&bytes);
+        frame[..frame.len() / 2].to_vec()
+    }),
+    packed!("a frame and a byte", |bytes| [&frame(&bytes)[..], b"!"].concat()),
+    packed!("another blob's frame", |bytes| frame(&vec![0; bytes.len()])),
     blob!("nothing new", |peer, _bytes| peer.head(304, "")),
     blob!("it is gone", |peer, _bytes| peer.body(410, "")),
     blob!("it is somewhere else", |peer, _bytes| peer.body_with(302, "Location: file:///etc/passwd\r\n", "")),

@@ -48,6 +48,7 @@ fn value(settings: &Settings, name: &str) -> String {
         "jobs" => settings.jobs.map(|jobs| jobs.to_string()),
         "agent" => Some(settings.agent.word().to_owned()),
         "agent_idle" => Some(format!("{} s", settings.agent_idle.as_secs_f64())),
+        "compress" => Some(settings.compress.word().to_owned()),
         "max_size" => settings.max_size.map(|size| size.to_string()),
         "profile" => settings.profile.as_ref().map(ToString::to_string),
         "log" => path(&settings.log),

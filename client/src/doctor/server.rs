@@ -12,7 +12,7 @@ use crate::local::Store;
 use crate::os;
 use crate::remote::agent::{Agent, Knock};
 use crate::remote::{self, Acquired, Remote, RemoteError};
-use crate::settings::{Mode, Settings, Sharing};
+use crate::settings::{Mode, Settings, When};
 
 const WHAT: &str = "server";
 const AGENT: &str = "agent";
@@ -59,8 +59,8 @@ fn agent(settings: &Settings, url: &str) -> Finding {
     let agent = Store::open(&settings.dir).ok().and_then(|store| Agent::wanted(settings, url, store.root()));
     let Some(agent) = agent else {
         let why = match settings.agent {
-            Sharing::Off => "it is set to off",
-            Sharing::Auto | Sharing::On => "for this server it is not worth it",
+            When::Off => "it is set to off",
+            When::Auto | When::On => "for this server it is not worth it",
         };
         return Finding::ok(AGENT, format!("none: {why}; each launcher connects for itself"));
     };

@@ -39,7 +39,7 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::Digest;
 
 use crate::os;
-use crate::settings::{Settings, Sharing};
+use crate::settings::{Settings, When};
 use place::Place;
 
 pub use door::Knock;
@@ -62,9 +62,9 @@ impl Agent {
     /// The agent for the server at `url`, if these settings want one. `root` is where the store's files are.
     pub fn wanted(settings: &Settings, url: &str, root: &Path) -> Option<Self> {
         let wanted = match settings.agent {
-            Sharing::Off => false,
-            Sharing::On => true,
-            Sharing::Auto => url.starts_with("https://"),
+            When::Off => false,
+            When::On => true,
+            When::Auto => url.starts_with("https://"),
         };
         // A name and a password in a URL would not be sent by way of the agent.
         (wanted && !url.contains('@')).then(|| Self::of(settings, url, root))

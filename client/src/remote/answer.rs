@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use pcmcache_shared::api::problem::{Code, Problem};
 use pcmcache_shared::api::{KeyedResult, limits};
+use pcmcache_shared::packed::CODING;
 use pcmcache_shared::{ActionKey, Digest, Scope};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -48,6 +49,11 @@ impl Answer {
     /// The length that the head declares, if it does.
     pub(super) fn declared(&self) -> Option<u64> {
         self.response.content_length()
+    }
+
+    /// Whether the body is one that travels packed.
+    pub(super) fn is_packed(&self) -> bool {
+        self.response.headers().get(reqwest::header::CONTENT_ENCODING).is_some_and(|coding| coding == CODING)
     }
 
     /// The next piece of the body, or `None` at its end.

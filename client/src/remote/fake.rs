@@ -12,6 +12,7 @@ use pcmcache_shared::api::problem::Problem;
 use pcmcache_shared::{Claim, Fence, Scope, Secret};
 use serde::Serialize;
 
+use super::pace::Pace;
 use super::server::Deadlines;
 use super::{Remote, RemoteError, Settings};
 use crate::settings::Papers;
@@ -218,6 +219,7 @@ pub(super) fn settings(address: SocketAddr) -> Settings {
         token_file: None,
         scope: Scope::default(),
         timeout: Duration::from_secs(1),
+        pace: Pace::never(),
         holder: "test".to_owned(),
     }
 }

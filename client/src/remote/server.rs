@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::agent::Agent;
 use super::answer::Answer;
+use super::pace::Pace;
 use super::road::Roads;
 use super::{RemoteError, Settings, tls};
 
@@ -83,6 +84,7 @@ pub(super) struct Server {
     epoch: Mutex<Option<u64>>,
     pub(super) scope: Scope,
     pub(super) deadlines: Deadlines,
+    pub(super) pace: Pace,
 }
 
 impl Server {
@@ -95,8 +97,8 @@ impl Server {
         let roads = Roads::new(&settings.url, &settings.papers, headers, deadlines.first, agent)?;
         let believed = tls::believed(&settings.papers);
         let (scope, answered) = (settings.scope.clone(), AtomicBool::new(false));
-        let epoch = Mutex::default();
-        Ok(Self { roads, believed, answered, epoch, scope, deadlines })
+        let (epoch, pace) = (Mutex::default(), settings.pace.clone());
+        Ok(Self { roads, believed, answered, epoch, scope, deadlines, pace })
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -10,7 +10,8 @@ use futures::TryStreamExt as _;
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::{self, OCTETS};
 use pcmcache_shared::digest::{CHUNK, Hashing};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
+use pcmcache_shared::packed::{CODING, Unpacking};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use reqwest::{Body, Method};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep};
@@ -123,6 +124,11 @@ async fn take_rest(
     let begun = hashing.size();
     let by = Instant::now() + server.deadlines.transfer(wanted.at_most);
     let mut request = server.request(Method::GET, &api::blobs::path(&server.scope, wanted.digest));
+    // The rest of one that was cut is a range, which comes as it is.
+    let packs = begun == 0 && server.pace.packs(wanted.at_most);
+    if packs {
+        request = request.header(ACCEPT_ENCODING, CODING);
+    }
     if begun > 0 {
         request = request.header(RANGE, format!("bytes={begun}-"));
     }
@@ -137,26 +143,51 @@ async fn take_rest(
         _ => return Err(RemoteError::from(answer.refusal().await?).into()),
     };
     let due = wanted.at_most - begun + again;
-    if wanted.is_exact && answer.declared().is_some_and(|declared| declared != due) {
+    let mut unpacking = match packs && answer.is_packed() {
+        true => Some(Unpacking::new().map_err(RemoteError::Local)?),
+        false => None,
+    };
+    let is_as_said = || unpacking.is_some() || answer.declared().is_none_or(|declared| declared == due);
+    if wanted.is_exact && !is_as_said() {
         return Err(wanted.damaged("has another size than its result says").into());
     }
+    let mut take = |bytes: &[u8]| -> Result<(), Fault> {
+        if bytes.len() as u64 > wanted.at_most.saturating_sub(hashing.size()) {
+            return Err(wanted.damaged("goes on beyond its size").into());
+        }
+        hashing.write_all(bytes).map_err(RemoteError::Local)?;
+        counters.downloaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    };
+    let (start, mut came) = (Instant::now(), 0);
     loop {
         let mut piece = match answer.steady_piece(by).await {
             Ok(Some(piece)) => piece,
-            Ok(None) => return Ok(()),
+            Ok(None) => break,
             Err(error) if error.is_silence() => return Err(error.into()),
             Err(error) => return Err(Fault::Cut(error)),
         };
+        came += piece.len() as u64;
         let known = usize::try_from(again).unwrap_or(usize::MAX).min(piece.len());
         again -= known as u64;
         piece.advance(known);
-        let count = piece.len() as u64;
-        if count > wanted.at_most.saturating_sub(hashing.size()) {
-            return Err(wanted.damaged("goes on beyond its size").into());
+        let Some(unpacking) = &mut unpacking else {
+            take(&piece)?;
+            continue;
+        };
+        let mut packed = &piece[..];
+        loop {
+            match unpacking.step(&mut packed) {
+                Ok([]) => break,
+                Ok(bytes) => take(bytes)?,
+                Err(error) => {
+                    return Err(wanted.damaged(&format!("is packed in no way we know: {error}")).into());
+                }
+            }
         }
-        hashing.write_all(&piece).map_err(RemoteError::Local)?;
-        counters.downloaded.fetch_add(count, Ordering::Relaxed);
     }
+    server.pace.note(came, start.elapsed());
+    Ok(())
 }
 
 /// Uploads the file at `path` under its name.
@@ -220,10 +251,14 @@ async fn stalled(server: &Server, size: u64, moved: &AtomicU64) {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Remote;
+    use pcmcache_shared::packed::Packing;
+
     use super::super::fake::{Fake, Peer, is_silent, never, settings, short};
+    use super::super::pace::Pace;
     use super::super::server::Deadlines;
+    use super::super::{Remote, Settings};
     use super::*;
+    use crate::settings::When;
 
     const BLOB: &[u8] = b"the bytes of a module";
 
@@ -340,6 +375,88 @@ mod tests {
         assert!(is_silent(&error), "{error}");
         assert!(started.elapsed() < Duration::from_secs(15));
         assert_eq!(remote.bytes(), (0, 0));
+    }
+
+    /// A blob that is worth packing, and its frame.
+    fn worth() -> (Vec<u8>, Vec<u8>) {
+        let blob: Vec<u8> = (0..1_000_000_u32).map(|i| (i.wrapping_mul(i) >> 13) as u8).collect();
+        let mut packing = Packing::new(blob.len() as u64).unwrap();
+        let mut frame = packing.pack(&blob).unwrap();
+        frame.extend(packing.finish().unwrap());
+        assert!(frame.len() < blob.len());
+        (blob, frame)
+    }
+
+    /// What a fetch of that blob comes to where blobs may come packed and one comes like this; nothing beyond its size is
+    /// ever written.
+    fn fetched_packed(coding: &'static str, body: Vec<u8>) -> (Result<(), RemoteError>, Vec<u8>) {
+        let fake = Fake::start(move |request, peer| {
+            assert!(request.head.contains("accept-encoding: zstd\r\n"), "{}", request.head);
+            peer.head(200, &format!("content-encoding: {coding}\r\ntransfer-encoding: chunked\r\n"));
+            body.chunks(100_000).all(|piece| peer.chunk(piece));
+            peer.end();
+        });
+        let pace = Pace::of(When::On, Path::new("/nowhere"), "");
+        let settings = Settings { pace, ..settings(fake.address()) };
+        let remote = Remote::with_deadlines(settings, short(), None).unwrap();
+        let (blob, mut bytes) = (worth().0, Vec::new());
+        let result = remote.fetch(Digest::of(&blob), blob.len() as u64, &mut bytes, &never);
+        assert!(bytes.len() <= blob.len());
+        (result, bytes)
+    }
+
+    #[test]
+    fn a_blob_that_comes_packed_is_unpacked() {
+        let (blob, frame) = worth();
+        let (result, bytes) = fetched_packed("zstd", frame);
+        assert!(result.is_ok() && bytes == blob, "{result:?}");
+        let (result, bytes) = fetched_packed("identity", blob.clone());
+        assert!(result.is_ok() && bytes == blob, "a server may send it as it is: {result:?}");
+    }
+
+    #[test]
+    fn a_frame_that_is_not_the_blobs_is_damage_and_a_bomb_bursts_at_once() {
+        let (blob, frame) = worth();
+        // 30 GB of zeros.
+        let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x58];
+        bomb.extend([2, 0, 0x10, 0].repeat(30_000_000_000 >> 17));
+        let mut other = Packing::new(3).unwrap();
+        let other = [other.pack(b"abc").unwrap(), other.finish().unwrap()].concat();
+        for (what, body) in [
+            ("half a frame", frame[..frame.len() / 2].to_vec()),
+            ("a frame without its last byte", frame[..frame.len() - 1].to_vec()),
+            ("a byte more", [&frame[..], b"!"].concat()),
+            ("two frames", [&frame[..], &frame[..]].concat()),
+            ("no frame", blob),
+            ("nothing", Vec::new()),
+            ("the frame of another blob", other),
+            ("a bomb", bomb),
+        ] {
+            assert!(is_damaged(fetched_packed("zstd", body)), "{what}");
+        }
+        assert!(is_damaged(fetched_packed("gzip", frame.clone())), "a coding that nobody asked for");
+        // Nor is a frame one where none was asked for.
+        assert!(is_damaged(fetched(move |peer| {
+            peer.head(200, &format!("content-encoding: zstd\r\ncontent-length: {}\r\n", BLOB.len()));
+            peer.raw(&frame[..BLOB.len()]);
+        })));
+    }
+
+    #[test]
+    fn what_is_left_of_one_that_was_packed_comes_as_it_is() {
+        let blob = worth().0;
+        let fake = Fake::start(|_, peer| peer.body(206, ""));
+        let settings =
+            Settings { pace: Pace::of(When::On, Path::new("/nowhere"), ""), ..settings(fake.address()) };
+        let remote = Remote::with_deadlines(settings, short(), None).unwrap();
+        let wanted = Wanted { digest: Digest::of(&blob), at_most: blob.len() as u64, is_exact: false };
+        let (mut sink, counters) = (io::sink(), Counters::default());
+        let mut hashing = Hashing::new(&mut sink as &mut dyn Write);
+        hashing.write_all(&blob[..100]).unwrap();
+        let rest = take_rest(&remote.server, &counters, wanted, &mut hashing);
+        assert!(remote.engine.run(&never, async { Ok(rest.await.is_ok()) }).unwrap());
+        let head = &fake.seen("")[0].head;
+        assert!(head.contains("range: bytes=100-\r\n") && !head.contains("accept-encoding"), "{head}");
     }
 
     #[test]
