@@ -20,6 +20,11 @@ const LEVEL: i32 = 1;
 /// How far back a frame may refer, as a power of two: 8 MiB, the most that a sender may expect (RFC 9659).
 const WINDOW: u32 = 23;
 
+/// The most bytes that a frame of so many takes: those that cannot be packed are sent as they are, with a word here and there.
+pub fn most(size: u64) -> u64 {
+    size.saturating_add(size / 128).saturating_add(1024)
+}
+
 /// A frame in the making.
 pub struct Packing(Encoder<'static, Vec<u8>>);
 
@@ -101,6 +106,7 @@ impl Unpacking {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Digest;
 
     fn packed(bytes: &[u8]) -> Vec<u8> {
         let mut packing = Packing::new(bytes.len() as u64).unwrap();
@@ -153,6 +159,15 @@ mod tests {
         for size in [3, 5] {
             let mut packing = Packing::new(4).unwrap();
             assert!(packing.pack(&vec![0; size]).and_then(|_| packing.finish()).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_packed_hardly_grows() {
+        for size in [0, 1, 1000, 1 << 20] {
+            let noise = (0_u64..).flat_map(|i| *Digest::of(i.to_le_bytes()).as_bytes());
+            let noise: Vec<u8> = noise.take(size).collect();
+            assert!(packed(&noise).len() as u64 <= most(size as u64), "{size}");
         }
     }
 

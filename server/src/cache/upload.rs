@@ -83,10 +83,7 @@ impl Upload {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), CacheError> {
         self.received += bytes.len() as u64;
         if self.received > self.length {
-            let declared = self.length;
-            return Err(CacheError::BadRequest(format!(
-                "the body is longer than the {declared} bytes it declared"
-            )));
+            return Err(CacheError::TooLarge { length: self.received, limit: self.length });
         }
         Ok(self.stage.write(bytes).await?)
     }

@@ -18,7 +18,8 @@ use pcmcache_shared::api::problem::Code;
 use pcmcache_shared::packed::CODING;
 
 use super::App;
-use super::body::{self, DeclaredLength};
+use super::body::Declared;
+use super::packing::Incoming;
 use super::path::{Named, Reading, Write};
 use super::problem::Refused;
 use super::range::{self, Selected};
@@ -141,7 +142,9 @@ pub(super) async fn head(
     tag = "blobs",
     params(
         ("scope" = pcmcache_shared::Scope, Path, description = "The scope."),
-        ("digest" = Digest, Path, description = "The SHA-256 of the bytes."),
+        ("digest" = Digest, Path, description = "The SHA-256 of the bytes, unpacked."),
+        ("Content-Encoding" = Option<String>, Header, nullable = false, description = "`zstd` where they come packed, as one frame."),
+        ("pcmcache-length" = Option<u64>, Header, nullable = false, description = "How many bytes the blob has, where it comes packed."),
     ),
     request_body(content = Octets, content_type = "application/octet-stream"),
     responses(
@@ -153,11 +156,15 @@ pub(super) async fn put(
     State(app): State<App>,
     Write(writing): Write,
     Named(digest): Named<Digest>,
-    DeclaredLength(length): DeclaredLength,
-    mut body: Body,
+    declared: Declared,
+    body: Body,
 ) -> Result<StatusCode, Refused> {
-    let mut upload = app.cache.begin_upload(&writing, digest, length).await?;
-    while let Some(piece) = body::next(&mut body).await? {
+    let mut bytes = match declared.is_packed {
+        true => Incoming::Packed(app.packers.unpack(body)?),
+        false => Incoming::Plain(body),
+    };
+    let mut upload = app.cache.begin_upload(&writing, digest, declared.length).await?;
+    while let Some(piece) = bytes.next().await? {
         upload.write(piece).await?;
     }
     Ok(match upload.finish().await? {

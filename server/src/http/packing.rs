@@ -1,25 +1,31 @@
-//! Blobs that go out packed, to who takes that (RFC 9110, 12.5.3): those behind a slow link get them sooner.
+//! Blobs that travel packed: those behind a slow link send and get them sooner.
 //!
-//! Nothing of it is kept: what is packed was read and verified like any other answer, and its frame is not ended before its
+//! An upload is staged and hashed as it is unpacked, a bounded step at a time: what comes out beyond the length that it
+//! declared is refused before it is written anywhere.
+//!
+//! An answer is packed for who takes that (RFC 9110, 12.5.3). Nothing of it is kept: what is packed was read and verified like any other answer, and its frame is not ended before its
 //! last bytes were found right. Packing takes no more than half of the processors, and no more memory than its places: who
 //! comes when all hands are full gets the bytes as they are, which costs next to nothing.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use http::{HeaderMap, header};
-use pcmcache_shared::packed::{CODING, LEAST, Packing};
+use pcmcache_shared::api::problem::Code;
+use pcmcache_shared::packed::{CODING, LEAST, Packing, Unpacking};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::body;
+use super::problem::Refused;
 use crate::cache::{BlobRead, CacheError};
 
-/// As many answers are packed at a time; each has a megabyte and a half in memory.
+/// As many bodies are packed or unpacked at a time; each has a megabyte or two in memory, and who sends what is packed hard 8.
 const PLACES: usize = 64;
 
-/// Who packs.
+/// Who packs and unpacks.
 #[derive(Debug, Clone)]
 pub struct Packers {
     places: Arc<Semaphore>,
@@ -42,6 +48,68 @@ impl Packers {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let packing = Packing::new(size).ok()?;
         Some(Packer { packing, hands: Arc::clone(&self.hands), _place: place })
+    }
+
+    /// What takes this body apart.
+    pub(super) fn unpack(&self, body: Body) -> Result<Unpacker, Refused> {
+        let crowded = || Refused::new(Code::Unavailable, "too many blobs come packed now; send it as it is");
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| crowded())?;
+        let unpacking = Unpacking::new().map_err(|_| crowded())?;
+        Ok(Unpacker { body, work: Some((unpacking, Bytes::new())), _place: place })
+    }
+}
+
+/// The bytes of an upload, however they come.
+pub(super) enum Incoming {
+    Plain(Body),
+    Packed(Unpacker),
+}
+
+impl Incoming {
+    /// Some more of them, or `None` at their end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
+        match self {
+            Self::Plain(body) => body::next(body).await,
+            Self::Packed(unpacker) => unpacker.next().await,
+        }
+    }
+}
+
+/// A body that is taken apart.
+pub(super) struct Unpacker {
+    body: Body,
+    /// Not here only while somebody is at it; with what came and is not used up.
+    work: Option<(Unpacking, Bytes)>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Unpacker {
+    async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
+        loop {
+            let broken = || Refused::new(Code::Internal, "unpacking broke off");
+            let (mut unpacking, mut came) = self.work.take().ok_or_else(broken)?;
+            let step = move || {
+                let mut left = &came[..];
+                let made = unpacking.step(&mut left).map(Bytes::copy_from_slice);
+                let used = came.len() - left.len();
+                came.advance(used);
+                (made, unpacking, came)
+            };
+            let (made, unpacking, came) = tokio::task::spawn_blocking(step).await.map_err(|_| broken())?;
+            let is_whole = unpacking.is_whole();
+            let (_, left) = self.work.insert((unpacking, came));
+            let made = made.map_err(|error| {
+                Refused::new(Code::BadRequest, format!("this is no {CODING} frame: {error}"))
+            })?;
+            if !made.is_empty() {
+                return Ok(Some(made));
+            }
+            match body::next(&mut self.body).await? {
+                Some(piece) => *left = piece,
+                None if is_whole => return Ok(None),
+                None => return Err(Refused::new(Code::ShortBody, "the frame was cut")),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::packed::{LEAST, Unpacking};
+use pcmcache_shared::packed::{LEAST, Packing, Unpacking};
 
 use super::wire::{Reply, Served, h2, within};
 
@@ -112,4 +112,69 @@ async fn a_damaged_blob_is_never_packed_whole() {
     assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() > 500_000, "{} bytes", answer.len());
     assert!(!answer.ends_with(b"0\r\n\r\n"), "it came to its end");
     assert_eq!(served.get(&name).await.code(), Code::NoBlob);
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut packing = Packing::new(bytes.len() as u64).unwrap();
+    let mut frame = packing.pack(bytes).unwrap();
+    frame.extend(packing.finish().unwrap());
+    frame
+}
+
+/// Uploads what is said to be a blob of so many bytes.
+async fn put_as(served: &Served, name: Digest, length: u64, codings: &[&str], body: Vec<u8>) -> Reply {
+    // Said, for hyper leaves it out where the body is empty.
+    let request =
+        Request::put(path(name)).header("pcmcache-length", length).header("content-length", body.len());
+    let request = codings.iter().fold(request, |request, coding| request.header("content-encoding", *coding));
+    served.send(request.body(body).unwrap()).await
+}
+
+#[tokio::test]
+async fn an_upload_may_come_packed() {
+    let served = Served::start().await;
+    for bytes in [some(), b"hello".to_vec()] {
+        let (name, length) = (Digest::of(&bytes), bytes.len() as u64);
+        assert_eq!(put_as(&served, name, length, &["zstd"], packed(&bytes)).await.status, 201);
+        assert_eq!(put_as(&served, name, length, &["ZSTD"], packed(&bytes)).await.status, 200);
+        assert!(get(&served, &bytes, &[]).await.body == bytes);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
+    let served = Served::start().await;
+    let bytes = some();
+    let (name, frame) = (Digest::of(&bytes), packed(&bytes));
+    let length = bytes.len() as u64;
+    // 30 GB of zeros: blocks of one byte that is repeated 128 Ki times.
+    let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x58];
+    bomb.extend([2, 0, 0x10, 0].repeat(30_000_000_000 >> 17));
+    let behind = |more: &[u8]| [&frame[..], more].concat();
+    let cases: [(&str, u64, Vec<u8>, Code); 12] = [
+        ("a bomb", length, bomb.clone(), Code::TooLarge),
+        ("a bomb that says how large it is", 30_000_000_000, bomb.clone(), Code::TooLarge),
+        ("a bomb for a small blob", 1000, bomb, Code::BadRequest),
+        ("a frame without its end", length, frame[..frame.len() - 1].to_vec(), Code::ShortBody),
+        ("a byte more", length, behind(b"!"), Code::BadRequest),
+        ("two frames", length, behind(&packed(b"")), Code::BadRequest),
+        ("a byte more than said", length - 1, frame.clone(), Code::TooLarge),
+        ("a byte less than said", length + 1, frame.clone(), Code::ShortBody),
+        ("no frame", length, bytes.clone(), Code::BadRequest),
+        ("much memory", length, vec![0x28, 0xb5, 0x2f, 0xfd, 0, 20 << 3, 1, 0, 0], Code::BadRequest),
+        ("another blob's frame", 5, packed(b"hello"), Code::DigestMismatch),
+        ("nothing", length, Vec::new(), Code::ShortBody),
+    ];
+    for (what, length, body, code) in cases {
+        let reply = put_as(&served, name, length, &["zstd"], body).await;
+        assert!(reply.status.as_u16() >= 400, "{what}: {reply:?}");
+        assert_eq!(reply.code(), code, "{what}: {reply:?}");
+    }
+    for codings in [&["gzip"][..], &["zstd, gzip"], &["zstd", "zstd"], &[""]] {
+        let reply = put_as(&served, name, length, codings, frame.clone()).await;
+        assert_eq!(reply.code(), Code::BadContentType, "{codings:?}");
+    }
+    let undeclared = Request::put(path(name)).header("content-encoding", "zstd").body(frame).unwrap();
+    assert_eq!(served.send(undeclared).await.code(), Code::LengthRequired);
+    served.stores_nothing().await;
 }

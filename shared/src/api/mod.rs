@@ -40,6 +40,8 @@ pub const OLDEST_WIRE: u32 = 1;
 /// The header of every answer under a scope: how often results were taken back so far. Where it differs from what a client
 /// saw before, [`revocations`] says whose.
 pub const EPOCH_HEADER: &str = "pcmcache-epoch";
+/// The header of an upload that comes packed: how many bytes the blob has, as a decimal number.
+pub const LENGTH_HEADER: &str = "pcmcache-length";
 
 /// A result as it travels: with its key, and with the small ones of the blobs it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,7 +31,7 @@ async fn what_is_not_whole_or_not_right_leaves_nothing() {
 
     let mut long = begin().await.unwrap();
     long.write(bytes.clone().into()).await.unwrap();
-    assert!(matches!(long.write(Bytes::from_static(b"!")).await, Err(CacheError::BadRequest(_))));
+    assert!(matches!(long.write(Bytes::from_static(b"!")).await, Err(CacheError::TooLarge { .. })));
     drop(long);
 
     let wrong = bench.upload_as(digest, &[2; 700_000]).await;
