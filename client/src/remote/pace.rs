@@ -23,6 +23,8 @@ use crate::settings::When;
 const SLOW: f64 = 50e6;
 /// Of less, what is measured is the way there and back.
 const TELLING: u64 = 1024 * 1024;
+/// The same of what is sent: who takes it makes it durable before they answer.
+const TELLING_UP: u64 = 8 * TELLING;
 
 /// How fast the link to one server is.
 #[derive(Debug, Clone)]
@@ -54,7 +56,14 @@ impl Pace {
         size > LEAST && packs()
     }
 
-    /// So many bytes travelled in that time.
+    /// So many bytes were sent, and taken, in that time.
+    pub(super) fn note_upload(&self, bytes: u64, took: Duration) {
+        if bytes >= TELLING_UP {
+            self.note(bytes, took);
+        }
+    }
+
+    /// So many bytes came in that time.
     pub(super) fn note(&self, bytes: u64, took: Duration) {
         if self.when != When::Auto || bytes < TELLING {
             return;

@@ -1,18 +1,21 @@
 //! Blobs on their way: verified while they come, streamed from their files while they go.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Buf as _;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 use futures::TryStreamExt as _;
 use pcmcache_shared::Digest;
-use pcmcache_shared::api::{self, OCTETS};
+use pcmcache_shared::api::{self, LENGTH_HEADER, OCTETS};
 use pcmcache_shared::digest::{CHUNK, Hashing};
-use pcmcache_shared::packed::{CODING, Unpacking};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE};
+use pcmcache_shared::packed::{CODING, Packing, Unpacking};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use reqwest::{Body, Method};
+use rustix::fs::OFlags;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::io::ReaderStream;
@@ -190,44 +193,103 @@ async fn take_rest(
     Ok(())
 }
 
-/// Uploads the file at `path` under its name.
+/// Uploads the file at `path` under its name; packed, where that pays and the server takes it.
 pub(super) async fn upload(
     server: &Server,
     counters: &Counters,
     digest: Digest,
     path: &Path,
 ) -> Result<(), RemoteError> {
-    let (body, size, moved) = body_of(path).map_err(RemoteError::Local)?;
-    let request = server
+    let file = fs_err::File::open(path).map_err(RemoteError::Local)?.into_file();
+    let size = file.metadata().map_err(RemoteError::Local)?.len();
+    if !packed_upload(server, digest, path, size).await? {
+        send(server, digest, file, size, None).await?;
+    }
+    counters.uploaded.fetch_add(size, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether it could go packed. A server that does not want it so says no before it has heard all.
+async fn packed_upload(server: &Server, digest: Digest, path: &Path, size: u64) -> Result<bool, RemoteError> {
+    if !server.pace.packs(size) {
+        return Ok(false);
+    }
+    let from = path.to_owned();
+    let packed = tokio::task::spawn_blocking(move || pack(&from, size)).await;
+    let Ok(Ok(Some((frame, length)))) = packed else { return Ok(false) };
+    match send(server, digest, frame, length, Some(size)).await {
+        Ok(()) => Ok(true),
+        Err(error @ RemoteError::Refused { .. }) if !error.shuts_us_out() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The blob's frame and its length, if it is enough shorter. It lies in a file without a name, which no kill leaves behind:
+/// the length must be known before the first byte goes.
+fn pack(path: &Path, size: u64) -> io::Result<Option<(File, u64)>> {
+    let mut blob = fs_err::File::open(path)?;
+    let mut frame = fs_err::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(i32::try_from(OFlags::TMPFILE.bits()).unwrap_or_default())
+        .mode(0o600)
+        .open(path.parent().unwrap_or(path))?
+        .into_file();
+    let (mut packing, mut piece) = (Packing::new(size)?, vec![0; CHUNK]);
+    loop {
+        match blob.read(&mut piece)? {
+            0 => break,
+            count => frame.write_all(&packing.pack(piece.get(..count).unwrap_or_default())?)?,
+        }
+    }
+    frame.write_all(&packing.finish()?)?;
+    let length = frame.stream_position()?;
+    frame.rewind()?;
+    Ok((length < size / 10 * 9).then_some((frame, length)))
+}
+
+/// Sends so many bytes of a file as the blob's; `of`: they are a frame of so many.
+async fn send(
+    server: &Server,
+    digest: Digest,
+    file: File,
+    length: u64,
+    of: Option<u64>,
+) -> Result<(), RemoteError> {
+    let (body, moved) = body_of(file, length);
+    let start = Instant::now();
+    let mut request = server
         .request(Method::PUT, &api::blobs::path(&server.scope, digest))
         .header(CONTENT_TYPE, OCTETS)
-        .header(CONTENT_LENGTH, size)
+        .header(CONTENT_LENGTH, length)
         .body(body);
-    let sending = server.send(UPLOAD, request, server.deadlines.transfer(size));
+    if let Some(size) = of {
+        request = request.header(CONTENT_ENCODING, CODING).header(LENGTH_HEADER, size);
+    }
+    let sending = server.send(UPLOAD, request, server.deadlines.transfer(of.unwrap_or(length)));
     let answer = tokio::select! {
         answer = sending => answer?,
-        () = stalled(server, size, &moved) => return Err(RemoteError::silent(UPLOAD)),
+        () = stalled(server, length, &moved) => return Err(RemoteError::silent(UPLOAD)),
     };
     match answer.status() {
         200..=299 => {
-            counters.uploaded.fetch_add(size, Ordering::Relaxed);
+            server.pace.note_upload(length, start.elapsed());
             Ok(())
         }
         _ => Err(answer.refusal().await?.into()),
     }
 }
 
-/// A file as a request's body, its size, and how much of it was taken so far.
-fn body_of(path: &Path) -> io::Result<(Body, u64, Arc<AtomicU64>)> {
-    let file = fs_err::File::open(path)?;
-    let size = file.metadata()?.len();
+/// So much of a file as a request's body, and how much of it was taken so far.
+fn body_of(file: File, length: u64) -> (Body, Arc<AtomicU64>) {
     let moved = Arc::new(AtomicU64::new(0));
     let taken = Arc::clone(&moved);
-    let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file.into_file()).take(size), CHUNK)
-        .inspect_ok(move |piece| {
+    let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(length), CHUNK).inspect_ok(
+        move |piece| {
             taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        });
-    Ok((Body::wrap_stream(stream), size, moved))
+        },
+    );
+    (Body::wrap_stream(stream), moved)
 }
 
 /// Ends when the server has taken nothing for too long. Once it has taken all, it may think about it until the
@@ -251,9 +313,7 @@ async fn stalled(server: &Server, size: u64, moved: &AtomicU64) {
 mod tests {
     use std::time::Duration;
 
-    use pcmcache_shared::packed::Packing;
-
-    use super::super::fake::{Fake, Peer, is_silent, never, settings, short};
+    use super::super::fake::{Fake, Peer, Request, is_silent, never, settings, short};
     use super::super::pace::Pace;
     use super::super::server::Deadlines;
     use super::super::{Remote, Settings};
@@ -457,6 +517,57 @@ mod tests {
         assert!(remote.engine.run(&never, async { Ok(rest.await.is_ok()) }).unwrap());
         let head = &fake.seen("")[0].head;
         assert!(head.contains("range: bytes=100-\r\n") && !head.contains("accept-encoding"), "{head}");
+    }
+
+    /// What a server that answers like this sees of an upload of these bytes where blobs may go packed.
+    fn uploaded(bytes: &[u8], answer: impl Fn(&Request, &mut Peer) + Send + Sync + 'static) -> Vec<Request> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("pcmcache-packed-{}-{count}", std::process::id()));
+        fs_err::write(&path, bytes).unwrap();
+        let fake = Fake::start(answer);
+        let pace = Pace::of(When::On, Path::new("/nowhere"), "");
+        let settings = Settings { pace, ..settings(fake.address()) };
+        let remote = Remote::with_deadlines(settings, short(), None).unwrap();
+        let upload = upload(&remote.server, &remote.counters, Digest::of(bytes), &path);
+        remote.engine.run(&never, upload).unwrap();
+        fs_err::remove_file(path).unwrap();
+        assert_eq!(remote.bytes(), (bytes.len() as u64, 0));
+        fake.seen("")
+    }
+
+    #[test]
+    fn a_blob_goes_packed_to_who_takes_it() {
+        let (blob, _) = worth();
+        let seen = uploaded(&blob, |_, peer| peer.body(201, ""));
+        assert_eq!(seen.len(), 1);
+        let head = &seen[0].head;
+        assert!(head.contains("content-encoding: zstd\r\n"), "{head}");
+        assert!(head.contains(&format!("pcmcache-length: {}\r\n", blob.len())), "{head}");
+        let (mut frame, mut unpacking, mut all) = (&seen[0].body[..], Unpacking::new().unwrap(), Vec::new());
+        while let bytes @ [_, ..] = unpacking.step(&mut frame).unwrap() {
+            all.extend_from_slice(bytes);
+        }
+        assert!(unpacking.is_whole() && all == blob);
+    }
+
+    #[test]
+    fn a_blob_goes_as_it_is_where_that_does_not_pay_or_is_not_taken() {
+        let (blob, _) = worth();
+        let older = |request: &Request, peer: &mut Peer| match request.head.contains("content-encoding") {
+            true => peer.body(415, ""),
+            false => peer.body(201, ""),
+        };
+        let seen = uploaded(&blob, older);
+        assert_eq!(seen.len(), 2);
+        assert!(seen[1].body == blob);
+        let noise = (0_u64..).flat_map(|i| *Digest::of(i.to_le_bytes()).as_bytes());
+        let noise: Vec<u8> = noise.take(100_000).collect();
+        for bytes in [&noise[..], &blob[..1000]] {
+            let seen = uploaded(bytes, |_, peer| peer.body(201, ""));
+            assert_eq!(seen.len(), 1);
+            assert!(seen[0].body == bytes && !seen[0].head.contains("content-encoding"));
+        }
     }
 
     #[test]
