@@ -69,6 +69,11 @@ impl Link {
         self.road.connections.load(Ordering::SeqCst)
     }
 
+    /// How many bytes went from clients to the server.
+    pub fn up(&self) -> u64 {
+        self.road.up.passed.load(Ordering::SeqCst)
+    }
+
     /// How many bytes went from the server to clients.
     pub fn down(&self) -> u64 {
         self.road.down.passed.load(Ordering::SeqCst)
