@@ -1,7 +1,7 @@
 //! The contract of a blob store: immutable bytes by their SHA-256.
 //!
-//! - **No reader can observe a partial blob.** Bytes are staged under a name that nobody reads, and take their own
-//!   name only when whole, equal to it and durable.
+//! - **No reader can observe a partial blob.** Bytes are staged where nobody reads, and take their own name only when whole and
+//!   equal to it. Nobody reads by that name either before they and it are durable ([`Placed::show`]).
 //! - **Putting is idempotent, and heals.** The same bytes put again take the place of what is there, so a copy that
 //!   was damaged meanwhile is replaced.
 //! - **Who put a blob is kept with it**: its scope and writer. Who may see it is not a store's business, and that the bytes
@@ -151,7 +151,7 @@ pub trait Stage: Send + fmt::Debug {
     /// Appends, no more than the stage was asked for. After an error, or if the future was dropped, the stage is good for nothing but dropping.
     async fn write(&mut self, bytes: Bytes) -> Result<(), Fault>;
 
-    /// Ends the writing: the bytes are durable, but still without a name.
+    /// Ends the writing: the bytes are whole, but still without a name.
     async fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, Fault>;
 }
 
@@ -164,7 +164,7 @@ pub trait Sealed: Send + fmt::Debug {
     /// How many were.
     fn size(&self) -> u64;
 
-    /// Gives the bytes their name, which survives a power cut then. Nobody has put them yet.
+    /// Gives the bytes their name. Nobody has put them yet.
     async fn place(self: Box<Self>) -> Result<Box<dyn Placed>, Fault>;
 
     /// The same, as put in this scope by this writer. What is acknowledged survives a power cut.
@@ -176,8 +176,8 @@ pub trait Sealed: Send + fmt::Debug {
 /// Bytes under their name that nobody has put; a sweep takes them.
 #[async_trait]
 pub trait Placed: Send + fmt::Debug {
-    /// Notes that this writer put them in this scope, durably. Several may be on their way at once, and share what being durable
-    /// costs.
+    /// Notes that this writer put them in this scope. From then on they and their name survive a power cut. Several may be on
+    /// their way at once, and share what being durable costs.
     async fn show(self: Box<Self>, scope: &Scope, writer: &Writer) -> Result<Put, Fault>;
 }
 

@@ -9,8 +9,8 @@
 //! damaged/<digest>.N      what was found not to match its name, for a person to look at
 //! ```
 //!
-//! Invariants: a file takes its name under `blobs/` by rename, after its fsync, and the directory is synced before
-//! any row speaks of it; a row is durable before anyone is told. Crash story: a kill leaves at most stages, which the
+//! Invariants: a file takes its name under `blobs/` by rename; it and its name are on the disk before any row speaks of it
+//! (a large one before the rename, small ones of a batch together: `small`); a row is durable before anyone is told. Crash story: a kill leaves at most stages, which the
 //! next start sweeps, and files that no row speaks of, which nobody can see and the sweep removes.
 
 mod backup;
@@ -30,6 +30,7 @@ mod readers;
 mod rebuild;
 mod results;
 mod scopes;
+mod small;
 mod spent;
 mod tables;
 mod uses;
@@ -155,7 +156,8 @@ impl Embedded {
         if !journal.has_base()? {
             rebase(&index, &journal, journal.roll()).map_err(wrap)??;
         }
-        let writer = Writer::start(Arc::clone(&index), Arc::clone(&ledger), Arc::clone(&journal))?;
+        let writer =
+            Writer::start(Arc::clone(&index), Arc::clone(&files), Arc::clone(&ledger), Arc::clone(&journal))?;
         let writer = Arc::new(writer);
         let leases = MemoryLeases::new(Arc::clone(&clock));
         leases::restore(&index, &leases)?;

@@ -80,7 +80,7 @@ impl Publishing {
         self.refuse_if_leased().await?;
         failpoint!("publish.checked");
 
-        let texts = self.place_texts().await?;
+        let texts = self.place_texts(false).await?;
         failpoint!("publish.blobs");
 
         // Both at once, so that they share a transaction.
@@ -204,7 +204,7 @@ impl Publishing {
         if !stored.same_outputs(&self.request.result) {
             return Ok(());
         }
-        self.place_texts().await?.show(&self.writing).await?;
+        self.place_texts(true).await?.show(&self.writing).await?;
         self.find_damage().await?;
         self.require_blobs().await
     }
@@ -219,13 +219,25 @@ impl Publishing {
         Ok(())
     }
 
-    /// Stores the recipe and the include set as blobs, durably; nobody sees them before they are shown.
-    async fn place_texts(&self) -> Result<Texts, CacheError> {
-        let Self { cache, writing, request, .. } = self;
-        let (recipe, set) = (&request.recipe, &request.include_set);
-        let (recipe, set_text) =
-            tokio::try_join!(cache.place_text(writing, recipe), cache.place_text(writing, set))?;
-        Ok(Texts { set: Digest::of(set), placed: [recipe, set_text] })
+    /// Stores the recipe and the include set as blobs; nobody sees them before they are shown. The recipe of an action that has
+    /// no result is hardly there yet, so nobody asks.
+    async fn place_texts(&self, has_result: bool) -> Result<Texts, CacheError> {
+        let Self { cache, writing, key, request, .. } = self;
+        let (recipe, set) = (key.recipe(), Digest::of(&request.include_set));
+        let place_recipe = async {
+            match has_result && cache.has_text(writing, recipe).await? {
+                true => Ok(None),
+                false => cache.place_text(writing, recipe, &request.recipe).await.map(Some),
+            }
+        };
+        let place_set = async {
+            match cache.has_text(writing, set).await? {
+                true => Ok(None),
+                false => cache.place_text(writing, set, &request.include_set).await.map(Some),
+            }
+        };
+        let (placed_recipe, placed_set) = tokio::try_join!(place_recipe, place_set)?;
+        Ok(Texts { set, placed: [placed_recipe, placed_set] })
     }
 
     /// One transaction: the result, its set, its references, the end of its lease. Gives the result that was there first, if
@@ -295,22 +307,24 @@ impl Publishing {
 }
 
 impl Cache {
-    /// Stores the text as a blob, durably; `None` if it was there.
+    /// Whether the text is there as a blob. Read, not looked at: a damaged copy is replaced, while the bytes are at hand. What may
+    /// not be seen is not there, and is stored again, so that the time it takes does not tell.
+    async fn has_text(self: &Arc<Self>, writing: &Writing, digest: Digest) -> Result<bool, CacheError> {
+        self.pins.pin([digest]).await;
+        Ok(self.sees(writing.view(), digest).await? && self.is_sound(digest).await?)
+    }
+
+    /// Stores the text as a blob.
     async fn place_text(
         self: &Arc<Self>,
         writing: &Writing,
+        digest: Digest,
         text: &str,
-    ) -> Result<Option<Box<dyn Placed>>, CacheError> {
-        let (digest, length) = (Digest::of(text), text.len() as u64);
+    ) -> Result<Box<dyn Placed>, CacheError> {
         self.pins.pin([digest]).await;
-        // Read, not looked at: a damaged copy is replaced here, while the bytes are at hand. What may not be seen is stored
-        // again, so that the time it takes does not tell that it is there.
-        if self.sees(writing.view(), digest).await? && self.is_sound(digest).await? {
-            return Ok(None);
-        }
-        let mut stage = self.stage(writing.scope(), length).await?;
+        let mut stage = self.stage(writing.scope(), text.len() as u64).await?;
         stage.write(text.to_owned().into()).await?;
-        Ok(Some(stage.seal().await?.place().await?))
+        Ok(stage.seal().await?.place().await?)
     }
 }
 

@@ -19,11 +19,12 @@ use rustix::io::{Errno, pread};
 use tokio::task::JoinHandle;
 
 use super::Embedded;
-use super::files::{Files, Staged, version};
+use super::files::{Files, Staged, Unsynced, version};
 use super::index::{blocking, corrupted, fault, joined};
 use super::ledger::{Content, Ledger, Reservation};
 use super::lost;
 use super::readers::Reading;
+use super::small::{SMALL, SmallStage};
 use super::tables::{META, Name, UPLOADS, all_uploads, uploads_in};
 use super::writer::Writer;
 use crate::blobs::{Blobs, Freed, InFile, Opened, Placed, Put, Sealed, Stage, Staging, Stat, Version};
@@ -38,6 +39,12 @@ impl Blobs for Embedded {
     async fn stage(&self, scope: &Scope, length: u64) -> Result<Staging, Fault> {
         const OPERATION: &str = "stage a blob";
         self.wait_for_count(OPERATION).await?;
+        if length <= SMALL {
+            return Ok(match self.ledger.reserve(scope, length) {
+                Ok(room) => Staging::Open(Box::new(SmallStage::new(self.store(), length, room))),
+                Err(shortage) => Staging::Short(shortage),
+            });
+        }
         let (files, ledger, scope) = (Arc::clone(&self.files), Arc::clone(&self.ledger), scope.clone());
         let staged = blocking(OPERATION, move || {
             let room = match ledger.reserve(&scope, length) {
@@ -52,13 +59,8 @@ impl Blobs for Embedded {
         });
         match staged.await? {
             Ok(staged) => {
-                let store = Store {
-                    files: Arc::clone(&self.files),
-                    ledger: Arc::clone(&self.ledger),
-                    writer: Arc::clone(&self.writer),
-                };
                 let stage = FileStage {
-                    store,
+                    store: self.store(),
                     length,
                     written: 0,
                     staged: Writing::Rests(Box::new(staged)),
@@ -185,6 +187,11 @@ impl Blobs for Embedded {
 }
 
 impl Embedded {
+    fn store(&self) -> Store {
+        let (files, ledger) = (Arc::clone(&self.files), Arc::clone(&self.ledger));
+        Store { files, ledger, writer: Arc::clone(&self.writer) }
+    }
+
     async fn open_by(
         &self,
         digest: Digest,
@@ -296,10 +303,10 @@ pub(super) fn hide(
 
 /// What a stage needs of the store: it may outlive the request that made it.
 #[derive(Debug)]
-struct Store {
-    files: Arc<Files>,
-    ledger: Arc<Ledger>,
-    writer: Arc<Writer>,
+pub(super) struct Store {
+    pub(super) files: Arc<Files>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) writer: Arc<Writer>,
 }
 
 #[derive(Debug)]
@@ -413,24 +420,26 @@ impl Sealed for SealedFile {
             Ok(room)
         })
         .await?;
-        Ok(Box::new(PlacedFile { ledger, writer, digest, size, room }))
+        Ok(Box::new(PlacedFile { ledger, writer, digest, size, room, unsynced: None }))
     }
 }
 
 #[derive(Debug)]
-struct PlacedFile {
-    ledger: Arc<Ledger>,
-    writer: Arc<Writer>,
-    digest: Digest,
-    size: u64,
+pub(super) struct PlacedFile {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) writer: Arc<Writer>,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
     /// Of it the scope's part is left, until the row is there.
-    room: Reservation,
+    pub(super) room: Reservation,
+    /// The file, where it is yet to be made durable.
+    pub(super) unsynced: Option<Unsynced>,
 }
 
 #[async_trait]
 impl Placed for PlacedFile {
     async fn show(self: Box<Self>, scope: &Scope, uploader: &Uploader) -> Result<Put, Fault> {
-        let Self { ledger, writer, digest, size, room } = *self;
+        let Self { ledger, writer, digest, size, room, unsynced } = *self;
         let (scope, uploader) = (scope.clone(), uploader.clone());
         let row = move |transaction: &WriteTransaction| {
             let mut uploads = transaction.open_table(UPLOADS)?;
@@ -443,7 +452,7 @@ impl Placed for PlacedFile {
             drop(room);
             Ok(if before.is_some() { Put::Existed } else { Put::Stored })
         };
-        writer.write("store a blob", row).await
+        writer.write_after("store a blob", unsynced, row).await
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pcmcache_shared::Digest;
 use pcmcache_shared::digest::CHUNK;
 use pcmcache_shared::staged::{StagedFile, Whole, sync_directory};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, syncfs};
 
 use super::ledger::{Content, DAMAGED, Ledger, PLACES, Reservation};
 use super::readers::{Readers, Reading};
@@ -18,9 +18,15 @@ use crate::blobs::Version;
 
 /// How many damaged copies of one blob are kept for a person to look at.
 const KEPT_DAMAGED: u32 = 8;
+/// So many small files are synced one by one. More are synced at once, with all else that their file system has to write.
+const FEW: usize = 4;
+/// As long as uploads on their way are no more than so many bytes, that is less than a sync for each.
+const MUCH: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Files {
+    /// The directory that all are in. Kept open: errors of writing that nobody waited for are told by its next sync.
+    root: fs_err::File,
     blobs: PathBuf,
     stages: PathBuf,
     damaged: PathBuf,
@@ -48,7 +54,8 @@ impl Files {
         sweep_stages(&stages)?;
         let locks = (0..PLACES).map(|_| Mutex::new(())).collect();
         let (next_stage, readers) = (AtomicU64::new(0), Arc::default());
-        Ok(Self { blobs, stages, damaged, next_stage, locks, ledger, readers })
+        let root = fs_err::File::open(directory)?;
+        Ok(Self { root, blobs, stages, damaged, next_stage, locks, ledger, readers })
     }
 
     pub(super) fn place_of(&self, digest: Digest) -> PathBuf {
@@ -85,6 +92,43 @@ impl Files {
         self.ledger.placed(place, size, replaced.as_ref().map(MetadataExt::size), room);
         if let Some(replaced) = replaced {
             self.readers.unlinked(replaced.ino());
+        }
+        Ok(())
+    }
+
+    /// Puts a stage that is not durable in its place, as which `file` is open. What this returns is to be synced before anybody
+    /// is told of it; where the place was taken, it is durable already, for so may be what it replaces.
+    pub(super) fn place_unsynced(
+        &self,
+        whole: Whole,
+        digest: Digest,
+        file: fs_err::File,
+        room: &mut Reservation,
+    ) -> io::Result<Option<Unsynced>> {
+        let (path, place, size) = (self.place_of(digest), shard_of(digest), whole.size());
+        let directory = path.parent().unwrap_or(&self.blobs).to_owned();
+        let unsynced = Unsynced { file, directory };
+        let _placing = self.lock(place);
+        let replaced = none_if_missing(fs_err::symlink_metadata(&path))?;
+        if replaced.is_some() {
+            unsynced.file.sync_all()?;
+        }
+        whole.commit(&path)?;
+        self.ledger.placed(place, size, replaced.as_ref().map(MetadataExt::size), room);
+        let Some(replaced) = replaced else { return Ok(Some(unsynced)) };
+        self.readers.unlinked(replaced.ino());
+        sync_directory(&unsynced.directory)?;
+        Ok(None)
+    }
+
+    /// Makes them durable, under their names.
+    pub(super) fn sync(&self, placed: &[Unsynced]) -> io::Result<()> {
+        if placed.len() > FEW && self.ledger.reserved() <= MUCH {
+            return Ok(syncfs(self.root.file())?);
+        }
+        for Unsynced { file, directory } in placed {
+            file.sync_all()?;
+            sync_directory(directory)?;
         }
         Ok(())
     }
@@ -252,6 +296,13 @@ impl Files {
 pub(super) struct Staged {
     pub(super) file: StagedFile,
     pub(super) room: Reservation,
+}
+
+/// A file that has its name, and that a power cut may take.
+#[derive(Debug)]
+pub(super) struct Unsynced {
+    file: fs_err::File,
+    directory: PathBuf,
 }
 
 /// What lies where blobs do.

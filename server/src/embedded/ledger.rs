@@ -206,6 +206,11 @@ impl Ledger {
         self.state().scopes_doubtful
     }
 
+    /// What is reserved for files on their way.
+    pub(super) fn reserved(&self) -> u64 {
+        self.state().reserved
+    }
+
     pub(super) fn usage(&self, unlinked_open_bytes: u64) -> Usage {
         let state = self.state();
         let content = |place: &Option<Content>| place.unwrap_or_default();

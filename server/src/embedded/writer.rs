@@ -9,7 +9,7 @@
 //! (9.9 s at 3 million rows, during which a fleet compiles everything itself), with it a reopen costs nothing.
 //!
 //! Invariant: a reply is sent after the commit that holds its write returned, never before; and what a batch has for the
-//! journal is durable before its commit. Crash story: a kill loses the writes of the batch under way, all of them, and
+//! journal, and the files that its rows speak of, are durable before its commit. Crash story: a kill loses the writes of the batch under way, all of them, and
 //! nobody was told of any.
 
 use std::io;
@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
+use super::files::{Files, Unsynced};
 use super::index::{Index, fault};
 use super::journal::Journal;
 use super::ledger::Ledger;
@@ -38,11 +39,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(index: Arc<Index>, ledger: Arc<Ledger>, journal: Arc<Journal>) -> io::Result<Self> {
+    pub(super) fn start(
+        index: Arc<Index>,
+        files: Arc<Files>,
+        ledger: Arc<Ledger>,
+        journal: Arc<Journal>,
+    ) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("index-writer".to_owned())
-            .spawn(move || write_batches(&index, &ledger, &journal, jobs))?;
+            .spawn(move || write_batches(&index, &files, &ledger, &journal, jobs))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -53,9 +59,19 @@ impl Writer {
         operation: &'static str,
         write: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, Fault> {
+        self.write_after(operation, None, write).await
+    }
+
+    /// The same of rows that speak of a file, which is made durable before.
+    pub(super) async fn write_after<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        unsynced: Option<Unsynced>,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, Fault> {
         let queue = self.queue.as_ref().ok_or(Fault::Unavailable { operation })?;
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Write { operation, write: Some(write), value: None, reply });
+        let job = Box::new(Write { operation, unsynced, write: Some(write), value: None, reply });
         queue.send(job).await.map_err(|_| Fault::Unavailable { operation })?;
         answer.await.unwrap_or(Err(Fault::Unavailable { operation }))
     }
@@ -71,7 +87,13 @@ impl Drop for Writer {
     }
 }
 
-fn write_batches(index: &Index, ledger: &Ledger, journal: &Journal, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+fn write_batches(
+    index: &Index,
+    files: &Files,
+    ledger: &Ledger,
+    journal: &Journal,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+) {
     let mut batch = Vec::new();
     while let Some(first) = jobs.blocking_recv() {
         batch.push(first);
@@ -86,6 +108,8 @@ fn write_batches(index: &Index, ledger: &Ledger, journal: &Journal, mut jobs: mp
             }
             batch.iter_mut().try_for_each(|job| job.apply(transaction))?;
             scopes::note(transaction, ledger)?;
+            let unsynced: Vec<_> = batch.iter_mut().filter_map(|job| job.take_unsynced()).collect();
+            files.sync(&unsynced).map_err(redb::Error::Io)?;
             journal.flush().map_err(redb::Error::Io)
         });
         if let Err(error) = &outcome {
@@ -104,12 +128,16 @@ trait Job: Send {
     /// Does it, as part of a transaction.
     fn apply(&mut self, transaction: &WriteTransaction) -> Result<(), redb::Error>;
 
+    /// The file that its rows speak of, where it is yet to be made durable.
+    fn take_unsynced(&mut self) -> Option<Unsynced>;
+
     /// Tells who asked for it what became of the transaction.
     fn answer(self: Box<Self>, outcome: Result<(), &redb::Error>);
 }
 
 struct Write<T, F> {
     operation: &'static str,
+    unsynced: Option<Unsynced>,
     write: Option<F>,
     value: Option<T>,
     reply: oneshot::Sender<Result<T, Fault>>,
@@ -125,6 +153,10 @@ where
             self.value = Some(write(transaction)?);
         }
         Ok(())
+    }
+
+    fn take_unsynced(&mut self) -> Option<Unsynced> {
+        self.unsynced.take()
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), &redb::Error>) {

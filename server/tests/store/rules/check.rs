@@ -53,6 +53,14 @@ async fn a_store_that_was_used_is_sound() {
 }
 
 #[tokio::test]
+async fn what_a_power_cut_leaves_of_a_small_blob_is_noted_only() {
+    let scratch = Scratch::new();
+    furnished(scratch.path()).await;
+    fs_err::write(place_of(scratch.path(), Digest::of("a text")), "a te").unwrap();
+    assert_eq!(assert_sound(scratch.path()).await.notes.len(), 1);
+}
+
+#[tokio::test]
 async fn what_is_lost_and_what_a_kill_leaves_is_noted_only() {
     let scratch = Scratch::new();
     let (a, b) = furnished(scratch.path()).await;

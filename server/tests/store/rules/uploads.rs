@@ -1,10 +1,11 @@
 //! Uploads: whole and right, or nothing.
 
 use bytes::Bytes;
+use pcmcache_server::blobs::{Blobs as _, Placed, Put, Staging};
 use pcmcache_server::cache::{CacheError, Limits, Uploaded};
 use pcmcache_shared::Digest;
 
-use crate::bench::{Bench, Scratch, view, writing};
+use crate::bench::{Bench, Scratch, scope, view, writing};
 
 fn files_under(directory: &std::path::Path) -> usize {
     let entries = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -75,4 +76,63 @@ async fn an_empty_blob_is_read_as_one() {
     let bench = Bench::in_memory();
     bench.upload(b"").await.unwrap();
     assert_eq!(bench.read(Digest::of("")).await.unwrap(), Some(Vec::new()));
+}
+
+/// Puts a small blob in its place, where nobody sees it yet.
+async fn placed(bench: &Bench, bytes: &[u8]) -> Box<dyn Placed> {
+    let staging = bench.store().stage(&scope(), bytes.len() as u64).await.unwrap();
+    let Staging::Open(mut stage) = staging else { panic!("no room") };
+    stage.write(Bytes::copy_from_slice(bytes)).await.unwrap();
+    stage.seal().await.unwrap().place().await.unwrap()
+}
+
+async fn show(placed: Box<dyn Placed>) -> Result<Put, pcmcache_server::fault::Fault> {
+    placed.show(&scope(), &"a".parse().unwrap()).await
+}
+
+#[tokio::test]
+async fn many_small_ones_at_once_are_all_there() {
+    let scratch = Scratch::new();
+    let bench = Bench::on_disk(scratch.path());
+    let bytes: Vec<_> = (0..300).map(|n| format!("the {n}th").into_bytes()).collect();
+    let put = async |bytes: &Vec<u8>| show(placed(&bench, bytes).await).await.unwrap();
+    let put = futures::future::join_all(bytes.iter().map(put)).await;
+    assert_eq!(put, [Put::Stored; 300]);
+    for bytes in &bytes {
+        let stat = bench.store().stat(Digest::of(bytes)).await.unwrap().unwrap();
+        assert!(stat.has_its_size());
+    }
+    assert_eq!(files_under(&scratch.path().join("stages")), 0);
+    assert_eq!(bench.cache.usage().blobs, 300);
+    assert_eq!(bench.cache.usage().reserved_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_small_one_whose_name_cannot_be_made_durable_is_not_there() {
+    let scratch = Scratch::new();
+    let bench = Bench::on_disk(scratch.path());
+    let (bytes, digest) = (b"small", Digest::of(b"small"));
+    let shard = scratch.path().join("blobs").join(&digest.to_string()[..2]);
+    let placed_once = placed(&bench, bytes).await;
+    fs_err::rename(&shard, scratch.path().join("elsewhere")).unwrap();
+    let shown = show(placed_once).await;
+    fs_err::rename(scratch.path().join("elsewhere"), &shard).unwrap();
+    assert!(shown.is_err(), "{shown:?}");
+    assert!(shard.join(digest.to_string()).exists(), "its file is there, and nobody's");
+    assert_eq!(bench.store().stat(digest).await.unwrap(), None);
+    assert_eq!(bench.upload(bytes).await.unwrap(), Uploaded::Stored);
+    assert_eq!(bench.read(digest).await.unwrap(), Some(bytes.to_vec()));
+}
+
+#[tokio::test]
+async fn a_small_one_takes_the_place_of_what_a_power_cut_left() {
+    let scratch = Scratch::new();
+    let bench = Bench::on_disk(scratch.path());
+    let digest = Digest::of(b"small");
+    let place = scratch.path().join("blobs").join(&digest.to_string()[..2]).join(digest.to_string());
+    for left in ["", "sma", "SMALL"] {
+        fs_err::write(&place, left).unwrap();
+        show(placed(&bench, b"small").await).await.unwrap();
+        assert_eq!(fs_err::read_to_string(&place).unwrap(), "small");
+    }
 }
