@@ -6,6 +6,7 @@
 
 mod blobs;
 mod figures;
+mod millions;
 mod publishes;
 mod stand;
 mod waits;
@@ -20,6 +21,7 @@ use stand::Cached;
 
 struct Options {
     rounds: usize,
+    count: u64,
     only: Option<String>,
     json: Option<PathBuf>,
 }
@@ -43,6 +45,10 @@ fn main() {
     if is_wanted("waits") {
         waits::measure(&Cached::start(&scratch, "waits"), options.rounds, &mut report);
     }
+    // It takes long, and gigabytes.
+    if options.only.as_deref() == Some("millions") {
+        millions::measure(&scratch, options.count, options.rounds, &mut report);
+    }
     if let Some(path) = options.json {
         let text = json!({ "versions": versions, "load": load.trim(), "rows": report.json() });
         let text = serde_json::to_string_pretty(&text).expect("JSON of numbers");
@@ -53,12 +59,13 @@ fn main() {
 
 impl Options {
     fn parse() -> Self {
-        let mut options = Self { rounds: 5, only: None, json: None };
+        let mut options = Self { rounds: 5, count: 10_000_000, only: None, json: None };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let value = words.next().unwrap_or_else(|| panic!("{word} needs a value"));
             match word.as_str() {
                 "--rounds" => options.rounds = value.parse().expect("--rounds takes a number"),
+                "--count" => options.count = value.parse().expect("--count takes a number"),
                 "--only" => options.only = Some(value),
                 "--json" => options.json = Some(value.into()),
                 _ => panic!("what is {word}?"),

@@ -65,8 +65,13 @@ pub(crate) struct Cached {
 impl Cached {
     /// One with an empty store of this name.
     pub(crate) fn start(scratch: &Scratch, name: &str) -> Self {
+        Self::over(&scratch.dir(name), &[])
+    }
+
+    /// One over this store, with these flags too.
+    pub(crate) fn over(store: &Path, flags: &[&str]) -> Self {
         let mut command = Command::new(program());
-        command.env_clear().args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(scratch.dir(name));
+        command.env_clear().args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(store).args(flags);
         command.args(["--rate", "0", "--concurrency", "0", "--waits", "0"]);
         command.args(["--max-connections-per-address", "0", "--max-connections", "20000"]);
         let process = Process::start(command);
@@ -75,6 +80,12 @@ impl Cached {
             line.rsplit_once('/')?.1.parse().ok()
         });
         Self { process, address }
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) fn stop(mut self) {
+        self.process.signal(Signal::TERM);
+        within(PATIENCE, "the server to end", || self.process.ended().then_some(()));
     }
 }
 

@@ -20,7 +20,7 @@ const CROWD: usize = 1000;
 const IDLE: usize = 10_000;
 
 pub(crate) fn measure(server: &Cached, rounds: usize, report: &mut Report) {
-    put_output(server);
+    assert!(put_output(server));
     let mut number = 0;
     let mut publication = || {
         number += 1;
