@@ -12,6 +12,16 @@ use sha2::{Digest as _, Sha256};
 #[error("expected 64 lower-case hexadecimal digits")]
 pub struct NotHex;
 
+/// All digits at once: names are written far more often than anything else is.
+fn write_hex(bytes: &[u8; 32], to: &mut impl fmt::Write) -> fmt::Result {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    let mut text = [0; 64];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 0xf)];
+    }
+    to.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+}
+
 fn parse_hex(text: &str) -> Result<[u8; 32], NotHex> {
     let digit = |b: u8| match b {
         b'0'..=b'9' => Ok(b - b'0'),
@@ -54,7 +64,7 @@ macro_rules! sha256_name {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                write_hex(&self.0, f)
             }
         }
 
