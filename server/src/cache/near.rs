@@ -135,6 +135,11 @@ impl Kept {
         self.bytes.len() + OVERHEAD
     }
 
+    /// All of them.
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
     /// To be read like any other copy.
     pub(crate) fn open(self) -> Arc<dyn Opened> {
         Arc::new(self)

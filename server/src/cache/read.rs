@@ -73,8 +73,8 @@ pub struct BlobRead {
     opened: Arc<dyn Opened>,
     /// Before it was opened.
     epoch: Epoch,
-    /// It is in memory, and is right.
-    is_near: bool,
+    /// Its bytes, where they are in memory, and right.
+    near: Option<Bytes>,
 }
 
 impl Cache {
@@ -97,8 +97,8 @@ impl Cache {
         let epoch = self.near.epoch();
         let Some(kept) = self.near.get(digest) else { return self.open_stored(digest).await };
         self.pins.pin([digest]).await;
-        let (cache, opened) = (Arc::clone(self), kept.open());
-        Ok(Some(BlobRead { cache, reader: None, digest, opened, epoch, is_near: true }))
+        let (cache, near, opened) = (Arc::clone(self), Some(kept.bytes()), kept.open());
+        Ok(Some(BlobRead { cache, reader: None, digest, opened, epoch, near }))
     }
 
     /// The same, as the store has it now.
@@ -111,7 +111,7 @@ impl Cache {
             return Ok(None);
         }
         let (cache, opened) = (Arc::clone(self), opened.into());
-        Ok(Some(BlobRead { cache, reader: None, digest, opened, epoch, is_near: false }))
+        Ok(Some(BlobRead { cache, reader: None, digest, opened, epoch, near: None }))
     }
 
     /// Whether the store has the blob, and its copy is right: it is read, unless this very copy was lately. A damaged one is
@@ -202,6 +202,16 @@ impl BlobRead {
         self.opened.stat().size
     }
 
+    /// All its bytes, to be served at once, where they are in memory.
+    pub fn at_hand(&self) -> Option<Bytes> {
+        let bytes = self.near.clone()?;
+        self.cache.counters.served_bytes.add(bytes.len() as u64);
+        if let Some(scope) = &self.reader {
+            self.cache.seen.served(scope, bytes.len() as u64);
+        }
+        Some(bytes)
+    }
+
     /// Streams the blob (`None`), or the bytes of a range that lies within it. [`CacheError::Damaged`] comes from here where
     /// that is known before the first byte, else from within the stream, instead of the last bytes.
     pub async fn stream(self, range: Option<Range<u64>>) -> Result<ByteStream, CacheError> {
@@ -246,13 +256,13 @@ impl BlobRead {
     }
 
     fn is_believed(&self) -> bool {
-        self.is_near || self.cache.verified.knows(self.digest, self.opened.stat().version)
+        self.near.is_some() || self.cache.verified.knows(self.digest, self.opened.stat().version)
     }
 
     fn walk(&self, range: Option<Range<u64>>, in_file: bool) -> Walk {
         let is_whole = range.is_none();
         // A small one that is not in memory is hashed, to be kept there.
-        let is_hashed = is_whole && !self.is_near && (self.size() <= MAX_KEPT || !self.is_believed());
+        let is_hashed = is_whole && self.near.is_none() && (self.size() <= MAX_KEPT || !self.is_believed());
         Walk {
             cache: Arc::clone(&self.cache),
             digest: self.digest,

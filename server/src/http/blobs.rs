@@ -217,6 +217,11 @@ async fn body_of(
     part: Option<Range<u64>>,
     direct: Option<Direct>,
 ) -> Result<Body, CacheError> {
+    if part.is_none()
+        && let Some(bytes) = blob.at_hand()
+    {
+        return Ok(bytes.into());
+    }
     let pieces = blob.pieces(part, direct.is_some()).await?;
     let given = move |piece| match piece {
         Piece::Bytes(bytes) => Ok(bytes),

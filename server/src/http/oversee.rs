@@ -85,7 +85,7 @@ pub(super) async fn oversee(
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, version, route) = (request.method().clone(), request.version(), route(&request));
     let traced = overseer.traces.as_ref();
-    let mut traced = traced.map(|traces| traces.begin(&request, &known(&method), &route, &id));
+    let mut traced = traced.map(|traces| traces.begin(&request, known(&method), &route, &id));
     // Without the query, which nobody reads here and which may hold what is nobody's business.
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!("request", id, %method, path);
@@ -136,9 +136,9 @@ fn route(request: &Request) -> String {
 }
 
 /// A method that some route has; a client can make up others.
-fn known(method: &Method) -> String {
-    let known = [Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::DELETE];
-    if known.contains(method) { method.to_string() } else { "other".to_owned() }
+fn known(method: &Method) -> &'static str {
+    let known = ["GET", "HEAD", "PUT", "POST", "DELETE"];
+    known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 fn class(status: StatusCode) -> &'static str {
