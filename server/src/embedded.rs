@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Invariants: a file takes its name under `blobs/` by rename; it and its name are on the disk before any row speaks of it
-//! (a large one before the rename, small ones of a batch together: `small`); a row is durable before anyone is told. Crash story: a kill leaves at most stages, which the
-//! next start sweeps, and files that no row speaks of, which nobody can see and the sweep removes.
+//! (a large one before the rename, small ones of a batch together: `small`); a row is durable before anyone is told. Crash
+//! story: a kill leaves at most stages, which the next start sweeps, and files that no row speaks of, which nobody can see
+//! and the sweep removes.
 
 mod backup;
 mod blobs;

@@ -83,9 +83,9 @@ impl Publishing {
         let texts = self.place_texts(false).await?;
         failpoint!("publish.blobs");
 
-        // Both at once, so that they share a transaction.
+        // Both at once, so that they share a transaction; the texts first, so that no batch has the result without them.
         let set = texts.set;
-        let (shown, created) = tokio::join!(texts.show(&self.writing), self.create(set, lost, own));
+        let (shown, created) = tokio::join!(biased; texts.show(&self.writing), self.create(set, lost, own));
         shown?;
         if let Some(winner) = created? {
             return self.settle(own, winner).await;

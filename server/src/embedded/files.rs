@@ -25,8 +25,9 @@ const MUCH: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Files {
-    /// The directory that all are in. Kept open: errors of writing that nobody waited for are told by its next sync.
-    root: fs_err::File,
+    /// The directory of the blobs, which may lie on another file system than the index. Kept open: errors of writing that
+    /// nobody waited for are told by its next sync.
+    opened: fs_err::File,
     blobs: PathBuf,
     stages: PathBuf,
     damaged: PathBuf,
@@ -54,8 +55,8 @@ impl Files {
         sweep_stages(&stages)?;
         let locks = (0..PLACES).map(|_| Mutex::new(())).collect();
         let (next_stage, readers) = (AtomicU64::new(0), Arc::default());
-        let root = fs_err::File::open(directory)?;
-        Ok(Self { root, blobs, stages, damaged, next_stage, locks, ledger, readers })
+        let opened = fs_err::File::open(&blobs)?;
+        Ok(Self { opened, blobs, stages, damaged, next_stage, locks, ledger, readers })
     }
 
     pub(super) fn place_of(&self, digest: Digest) -> PathBuf {
@@ -124,7 +125,7 @@ impl Files {
     /// Makes them durable, under their names.
     pub(super) fn sync(&self, placed: &[Unsynced]) -> io::Result<()> {
         if placed.len() > FEW && self.ledger.reserved() <= MUCH {
-            return Ok(syncfs(self.root.file())?);
+            return Ok(syncfs(self.opened.file())?);
         }
         for Unsynced { file, directory } in placed {
             file.sync_all()?;

@@ -37,7 +37,8 @@ impl SmallStage {
     /// One of at most [`SMALL`] bytes.
     pub(super) fn new(store: Store, length: u64, room: Reservation) -> Self {
         let length = usize::try_from(length.min(SMALL)).unwrap_or_default();
-        Self { store, length, bytes: Vec::with_capacity(length), room }
+        // Who only promises bytes takes no memory.
+        Self { store, length, bytes: Vec::new(), room }
     }
 }
 

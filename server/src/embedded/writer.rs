@@ -9,8 +9,8 @@
 //! (9.9 s at 3 million rows, during which a fleet compiles everything itself), with it a reopen costs nothing.
 //!
 //! Invariant: a reply is sent after the commit that holds its write returned, never before; and what a batch has for the
-//! journal, and the files that its rows speak of, are durable before its commit. Crash story: a kill loses the writes of the batch under way, all of them, and
-//! nobody was told of any.
+//! journal, and the files that its rows speak of, are durable before its commit. Crash story: a kill loses the writes of the
+//! batch under way, all of them, and nobody was told of any.
 
 use std::io;
 use std::sync::Arc;

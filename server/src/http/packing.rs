@@ -3,9 +3,10 @@
 //! An upload is staged and hashed as it is unpacked, a bounded step at a time: what comes out beyond the length that it
 //! declared is refused before it is written anywhere.
 //!
-//! An answer is packed for who takes that (RFC 9110, 12.5.3). Nothing of it is kept: what is packed was read and verified like any other answer, and its frame is not ended before its
-//! last bytes were found right. Packing takes no more than half of the processors, and no more memory than its places: who
-//! comes when all hands are full gets the bytes as they are, which costs next to nothing.
+//! An answer is packed for who takes that (RFC 9110, 12.5.3). Nothing of it is kept: what is packed was read and verified
+//! like any other answer, and its frame is not ended before its last bytes were found right. Packing takes no more than
+//! half of the processors, and no more memory than its places: who comes when all hands are full gets the bytes as they
+//! are, which costs next to nothing.
 
 use std::sync::Arc;
 
