@@ -1,6 +1,6 @@
 //! `tests/bench/packing`: whether it pays to pack what travels, and how: BMIs and objects as they are, and as frames of zstd,
-//! over links of several speeds. Who sends packs while it sends, who receives unpacks and hashes while it comes. Then what comes
-//! of it: builds of a project whose results are all on a server behind the slowest link.
+//! over links of several speeds. Who sends packs while it sends, who receives unpacks and hashes while it comes. What comes of
+//! that in builds is a row of `tests/bench/run`.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use pcmcache_shared::digest::{CHUNK, Hashing};
 use pcmcache_tests::link::Link;
 use pcmcache_tests::scratch::files_below;
 use pcmcache_tests::tool::CLANG;
-use pcmcache_tests::{Machine, Scratch, Server, atlas, tool};
+use pcmcache_tests::{Machine, Scratch, atlas};
 use rustix::time::{ClockId, clock_gettime};
 use zstd::stream::{read::Decoder, write::Encoder};
 
@@ -26,15 +26,7 @@ const ROUNDS: usize = 5;
 
 fn main() {
     let rounds = std::env::args().nth(1).map_or(ROUNDS, |rounds| rounds.parse().expect("a number of rounds"));
-    let only = std::env::args().nth(2);
-    let is_wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
-    let scratch = Scratch::new("bench-packing");
-    if is_wanted("files") {
-        fetches(&scratch, rounds);
-    }
-    if is_wanted("builds") {
-        builds(&scratch, rounds);
-    }
+    fetches(&Scratch::new("bench-packing"), rounds);
 }
 
 /// One file, and many, by every level over every link.
@@ -61,38 +53,6 @@ fn fetches(scratch: &Scratch, rounds: usize) {
             }
             println!();
         }
-    }
-}
-
-/// A build of the project whose results all come from a server over the slowest link.
-fn builds(scratch: &Scratch, rounds: usize) {
-    let server = Server::start(scratch);
-    let (name, bytes_per_second) = LINKS[0];
-    let link = Link::start(server.address(), ROUND_TRIP, bytes_per_second);
-    let build = |machine: &Machine| {
-        machine.start(tool::ninja(), ["-t", "clean"]).finish().ok();
-        let _ = fs_err::remove_dir_all(machine.cache());
-        atlas::build(machine).finish_within(Duration::from_secs(600)).ok().took
-    };
-    let builder = Machine::new(scratch, "builder").remote(&format!("http://{}", link.address()));
-    atlas::configure_by_module(&builder, &atlas::source()).ok();
-    build(&builder);
-    let cpu = || server.metric("process_cpu_seconds_total");
-    for compress in ["off", "on"] {
-        let machine = builder.clone().with("PCMCACHE_COMPRESS", compress);
-        let before = (link.down(), cpu());
-        let mut took: Vec<_> = (0..rounds).map(|_| build(&machine)).collect();
-        let stats = machine.stats();
-        assert_eq!((stats.compiles, stats.errors.len()), (0, 0), "{stats:?}");
-        took.sort();
-        let came = (link.down() - before.0) as f64 / rounds as f64;
-        println!(
-            "warm build over {name}, packed {compress}: {:.2} s; {:.1} MB came, which alone take {:.2} s; server {:.2} s of CPU",
-            took[took.len() / 2].as_secs_f64(),
-            came / 1e6,
-            came / bytes_per_second as f64,
-            (cpu() - before.1) / rounds as f64,
-        );
     }
 }
 
