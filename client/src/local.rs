@@ -46,11 +46,11 @@ pub mod trim;
 pub mod verify;
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pcmcache_shared::{ActionKey, Digest, IncludeSet, UnitKey, api::limits};
+use pcmcache_shared::{ActionKey, Digest, IncludeSet, UnitKey, api::limits, disk};
 
 use crate::os;
 use fill::Ledger;
@@ -247,7 +247,7 @@ impl Store {
 
     /// Forgets a result: its blobs turned out to be missing or damaged, or its server took it back.
     pub fn forget_result(&self, action: ActionKey) {
-        let _ = fs_err::remove_file(self.entry(Kind::Results, &action.to_string()));
+        let _ = disk::remove_file(self.entry(Kind::Results, &action.to_string()));
     }
 
     /// Puts a sealed entry of this store in its place.
@@ -275,21 +275,21 @@ impl Store {
     pub fn set_aside(&self, path: &Path) {
         let damaged = self.directory(Kind::Damaged);
         let name = path.file_name().unwrap_or_default();
-        let _ = fs_err::create_dir_all(&damaged);
+        let _ = disk::create_dir_all(&damaged);
         let free = (0..MAX_DAMAGED)
             .map(|n| damaged.join(os::join_name(&[name, format!(".{n}").as_ref()])))
             .find(|target| !target.exists());
         let crowded = fs_err::read_dir(&damaged).map_or(0, Iterator::count) >= MAX_DAMAGED;
-        let moved = free.filter(|_| !crowded).is_some_and(|target| fs_err::rename(path, target).is_ok());
+        let moved = free.filter(|_| !crowded).is_some_and(|target| disk::rename(path, target).is_ok());
         if !moved {
-            let _ = fs_err::remove_file(path);
+            let _ = disk::remove_file(path);
         }
     }
 
     /// Removes everything that is stored, but for the locks that someone may hold.
     pub fn clear(&self) -> io::Result<()> {
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Locks) {
-            match fs_err::remove_dir_all(self.directory(kind)) {
+            match disk::remove_dir_all(self.directory(kind)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -300,9 +300,9 @@ impl Store {
 
 fn make_directory(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent)?;
+        disk::create_dir_all(parent)?;
     }
-    let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+    let made = disk::create_private_dir(path);
     match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,

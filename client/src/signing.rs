@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use pcmcache_shared::signature::signed_text;
-use pcmcache_shared::{ActionKey, ActionResult, PublicKey, Scope, Signature};
+use pcmcache_shared::{ActionKey, ActionResult, PublicKey, Scope, Signature, disk};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -62,7 +61,7 @@ impl SigningKey {
         let mut seed = [0; 32];
         SystemRandom::new().fill(&mut seed).map_err(|_| NoKey::NoRandomness)?;
         let pkcs8 = [&PKCS8_BEFORE_SEED[..], &seed].concat();
-        let mut file = fs_err::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = disk::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let text = STANDARD.encode(&pkcs8);
         writeln!(file, "-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----")?;
         file.sync_all()?;
@@ -280,7 +279,7 @@ mod tests {
         assert_eq!((like_openssl.len(), &like_openssl[..49]), (BY_OPENSSL.0.len(), &BY_OPENSSL.0[..49]));
         assert!(matches!(SigningKey::create(&dir.join("key")), Err(NoKey::Io(_))), "never over another one");
         let put = |name: &str, text: &str| {
-            let mut options = fs_err::OpenOptions::new();
+            let mut options = disk::OpenOptions::new();
             let mut file = options.write(true).create_new(true).mode(0o600).open(dir.join(name)).unwrap();
             file.write_all(text.as_bytes()).unwrap();
             dir.join(name)

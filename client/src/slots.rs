@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
+use pcmcache_shared::disk;
 
 use crate::os;
 
@@ -40,7 +40,7 @@ pub struct Slots {
 #[derive(Debug)]
 pub struct Slot {
     /// Locked for as long as it is open; none where nothing limits.
-    _lock: Option<fs_err::File>,
+    _lock: Option<disk::File>,
 }
 
 impl Slots {
@@ -92,13 +92,13 @@ impl Slots {
 }
 
 /// The file of this name, locked; none if someone else holds it.
-fn lock(directory: &Path, name: &str) -> io::Result<Option<fs_err::File>> {
+fn lock(directory: &Path, name: &str) -> io::Result<Option<disk::File>> {
     let open = || {
-        let mut options = fs_err::OpenOptions::new();
+        let mut options = disk::OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).open(directory.join(name))
     };
     let file = open().or_else(|_| {
-        fs_err::create_dir_all(directory)?;
+        disk::create_dir_all(directory)?;
         open()
     })?;
     Ok(os::try_lock(file.file())?.then_some(file))

@@ -9,9 +9,10 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use pcmcache_shared::disk;
 use pcmcache_shared::staged::StagedFile;
 
 use crate::os;
@@ -26,7 +27,7 @@ const TRIES: u32 = 16;
 pub struct Stages {
     stages: Vec<Stage>,
     /// The files of a hit, held for their flocks, and the directories that they go to.
-    files: Vec<fs_err::File>,
+    files: Vec<disk::File>,
     swept: Vec<PathBuf>,
 }
 
@@ -41,7 +42,7 @@ struct Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let _ = fs_err::remove_dir_all(&self.path);
+        let _ = disk::remove_dir_all(&self.path);
     }
 }
 
@@ -96,14 +97,14 @@ impl Stage {
     fn create(target: PathBuf, name: &OsStr) -> io::Result<Self> {
         for _ in 0..TRIES {
             let path = stage_path(&target, name);
-            std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+            disk::create_private_dir(&path)?;
             // Between the making and the locking someone may take it for abandoned and remove it: then once more.
             match lock(&path) {
                 Ok(Some(lock)) => return Ok(Self { target, path, _lock: lock }),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    let _ = fs_err::remove_dir(&path);
+                    let _ = disk::remove_dir(&path);
                     return Err(error);
                 }
             }
@@ -143,7 +144,7 @@ pub fn sweep(directory: &Path) {
         if (kind.is_dir() || kind.is_file())
             && let Ok(Some(_lock)) = lock(&path)
         {
-            let _ = if kind.is_dir() { fs_err::remove_dir_all(&path) } else { fs_err::remove_file(&path) };
+            let _ = if kind.is_dir() { disk::remove_dir_all(&path) } else { disk::remove_file(&path) };
         }
     }
 }
@@ -158,7 +159,7 @@ pub fn directory_of(output: &Path) -> PathBuf {
 
 /// Makes a whole staged file visible under its final name.
 pub fn place(staged: &Path, output: &Path) -> io::Result<()> {
-    fs_err::rename(staged, output)
+    disk::rename(staged, output)
 }
 
 /// Whether a rename onto `output` replaces a file, and not a device, a directory or a link.

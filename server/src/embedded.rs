@@ -41,7 +41,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
+use pcmcache_shared::disk;
 use rustix::fs::{FlockOperation, flock};
 
 pub use self::backup::{BackedUp, Backup, Restored, restore};
@@ -76,7 +76,7 @@ pub struct Embedded {
     leases: MemoryLeases,
     clock: Arc<dyn Clock>,
     age: Age,
-    _lock: fs_err::File,
+    _lock: disk::File,
 }
 
 /// Why a data directory cannot be opened.
@@ -209,9 +209,9 @@ fn into_io(error: redb::Error) -> io::Error {
 const INDEX: &str = "index.redb";
 
 /// Holds the directory for this process; the kernel lets go when the process ends, however it ends.
-fn lock(directory: &Path) -> Result<fs_err::File, OpenError> {
+fn lock(directory: &Path) -> Result<disk::File, OpenError> {
     let path = directory.join("lock");
-    let file = fs_err::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = disk::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(directory.to_owned())),

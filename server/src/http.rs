@@ -8,6 +8,8 @@ mod blobs;
 mod body;
 mod dashboard;
 mod document;
+#[cfg(feature = "failpoints")]
+mod falsify;
 mod framing;
 mod identify;
 mod leases;
@@ -84,6 +86,8 @@ fn routes() -> OpenApiRouter<App> {
 /// The server's routes, and every answer to what is none of them.
 pub fn router(app: App) -> Router {
     let (router, openapi) = routes().split_for_parts();
+    #[cfg(feature = "failpoints")]
+    let router = router.layer(middleware::from_fn(falsify::falsify));
     let overseer =
         Overseer::new(Arc::clone(&app.metrics), app.traces.clone(), app.cache.rooms.entropy.as_ref());
     let document = Bytes::from(document::complete(openapi).to_json().unwrap_or_default());

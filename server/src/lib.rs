@@ -21,6 +21,7 @@ pub mod memory;
 pub mod metrics;
 pub mod outward;
 pub mod profiles;
+mod redb_file;
 pub mod results;
 pub mod scrub;
 pub mod seen;

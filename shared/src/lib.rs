@@ -5,6 +5,7 @@
 pub mod api;
 pub mod causes;
 pub mod digest;
+pub mod disk;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod lease;
@@ -26,11 +27,8 @@ pub use scope::Scope;
 pub use signature::{PublicKey, Signature};
 pub use writer::Writer;
 
-/// Marks a step at which a test may kill or pause this process. Compiles to nothing without the
+/// Marks a place at which a test may kill or pause this process; see [`failpoint`]. Compiles to nothing without the
 /// `failpoints` feature of the crate that uses it.
-///
-/// `PCMCACHE_FAILPOINT=name=kill` sends SIGKILL to this very process when it gets there;
-/// `name=stop` sends SIGSTOP; `name=wait:PATH` announces itself by creating PATH and goes on when PATH is removed.
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {

@@ -7,12 +7,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use fs_err::os::unix::fs::OpenOptionsExt;
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
-
 use crate::Digest;
 use crate::digest::Hashing;
+use crate::disk::{self, File, OpenOptions};
 
 /// Whether a commit must survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +24,7 @@ pub enum Durability {
 /// is removed.
 #[derive(Debug)]
 pub struct StagedFile {
-    file: Hashing<fs_err::File>,
+    file: Hashing<File>,
     stage: Stage,
 }
 
@@ -41,15 +38,16 @@ struct Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if !self.renamed {
-            let _ = fs_err::remove_file(&self.path);
+            let _ = disk::remove_file(&self.path);
         }
     }
 }
 
 impl StagedFile {
     /// Creates the stage at `path`, which must not exist, with `mode` (less the umask).
+    #[cfg_attr(feature = "failpoints", track_caller)]
     pub fn create(path: PathBuf, mode: u32) -> io::Result<Self> {
-        let file = fs_err::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
         Ok(Self { file: Hashing::new(file), stage: Stage { path, renamed: false } })
     }
 
@@ -59,21 +57,19 @@ impl StagedFile {
     }
 
     /// The same open file once more, for who holds a lock of it.
-    pub fn handle(&self) -> io::Result<fs_err::File> {
+    pub fn handle(&self) -> io::Result<File> {
         self.file.inner().try_clone()
     }
 
     /// Takes the disk's space for `length` bytes now, and says whether it did: not every file system can. An error says that
     /// the space is not there.
+    #[cfg_attr(feature = "failpoints", track_caller)]
     pub fn allocate(&self, length: u64) -> io::Result<bool> {
-        match fallocate(self.file.inner(), FallocateFlags::KEEP_SIZE, 0, length) {
-            Ok(()) => Ok(true),
-            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(error.into()),
-            Err(_) => Ok(false),
-        }
+        self.file.inner().allocate(length)
     }
 
     /// Ends the writing: what can now be compared with what was promised, then committed.
+    #[cfg_attr(feature = "failpoints", track_caller)]
     pub fn finish(mut self, durability: Durability) -> io::Result<Whole> {
         self.file.flush()?;
         let (file, digest, size) = self.file.finish();
@@ -91,7 +87,7 @@ impl StagedFile {
         self,
         digest: Digest,
         size: u64,
-        copy: impl FnOnce(&mut fs_err::File) -> io::Result<bool>,
+        copy: impl FnOnce(&mut File) -> io::Result<bool>,
     ) -> io::Result<Option<Whole>> {
         let (mut file, _, _) = self.file.finish();
         let is_right = copy(&mut file)?;
@@ -137,19 +133,15 @@ impl Whole {
     }
 
     /// Renames it to `to`, in place of what is there; both are on one file system.
+    #[cfg_attr(feature = "failpoints", track_caller)]
     pub fn commit(mut self, to: &Path) -> io::Result<()> {
-        fs_err::rename(&self.stage.path, to)?;
+        disk::rename(&self.stage.path, to)?;
         self.stage.renamed = true;
         match self.durability {
             Durability::None => Ok(()),
-            Durability::Fsync => sync_directory(to.parent().unwrap_or(Path::new("."))),
+            Durability::Fsync => disk::sync_directory(to.parent().unwrap_or(Path::new("."))),
         }
     }
-}
-
-/// Makes the directory's entries survive a power cut.
-pub fn sync_directory(path: &Path) -> io::Result<()> {
-    fs_err::File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use clap_complete::Shell;
+use pcmcache_shared::disk;
 
 /// Which shell.
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ impl Man {
 }
 
 fn write_pages(command: clap::Command, dir: &Path) -> anyhow::Result<()> {
-    fs_err::create_dir_all(dir)?;
+    disk::create_dir_all(dir)?;
     clap_mangen::generate_to(command, dir)
         .with_context(|| format!("cannot write pages into {}", dir.display()))
 }

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use clap::Args;
 use pcmcache_shared::ActionKey;
+use pcmcache_shared::disk;
 
 use crate::compiler;
 use crate::launch::rebuild::{Verdict, rebuild};
@@ -79,7 +80,7 @@ fn rebuild_sample(store: &Store, count: usize) -> anyhow::Result<usize> {
         }
         let command = store.command(action).unwrap_or_default();
         let verdict = rebuild_elsewhere(action, &command, &scratch);
-        let _ = fs_err::remove_dir_all(&scratch);
+        let _ = disk::remove_dir_all(&scratch);
         match verdict? {
             Verdict::Same => same += 1,
             Verdict::NotToday(_) => passed += 1,
@@ -111,7 +112,7 @@ fn rebuild_elsewhere(action: ActionKey, command: &Command, scratch: &Path) -> an
     if !command.cwd.is_dir() {
         return Ok(Verdict::NotToday("its directory is gone".to_owned()));
     }
-    fs_err::create_dir_all(scratch)?;
+    disk::create_dir_all(scratch)?;
     let report = scratch.join("verdict");
     let mut child = std::process::Command::new(os::own_program());
     child.arg0("pcmcache").args([REBUILD.as_ref(), action.to_string().as_ref(), scratch.as_os_str()]);
@@ -131,5 +132,5 @@ pub fn run_as_rebuilder(args: &[std::ffi::OsString], settings: Settings) -> u8 {
     let Some(action) = action.to_str().and_then(|action| action.parse().ok()) else { return 2 };
     let scratch = PathBuf::from(scratch);
     let verdict = rebuild(action, &scratch.join("store"), settings);
-    u8::from(fs_err::write(scratch.join("verdict"), verdict.text()).is_err())
+    u8::from(disk::write(scratch.join("verdict"), verdict.text()).is_err())
 }

@@ -1,5 +1,6 @@
 //! The cache directory and the directory at hand: may they be written, how much fits, what their file systems can do.
 
+use pcmcache_shared::disk;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,7 +108,7 @@ struct Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         for file in &self.files {
-            let _ = fs_err::remove_file(file);
+            let _ = disk::remove_file(file);
         }
     }
 }
@@ -117,7 +118,7 @@ impl Probe {
         let name = format!(".pcmcache-doctor-{:016x}", u64::from_ne_bytes(os::random()));
         let probe = Self { files: ["a", "b"].map(|end| dir.join(format!("{name}.{end}"))) };
         for file in &probe.files {
-            fs_err::OpenOptions::new().write(true).create_new(true).open(file)?.write_all(&[b'x'; 4096])?;
+            disk::OpenOptions::new().write(true).create_new(true).open(file)?.write_all(&[b'x'; 4096])?;
         }
         Ok(probe)
     }
@@ -130,8 +131,8 @@ impl Probe {
 
     fn rename_replaces(&self) -> io::Result<()> {
         let [old, new] = &self.files;
-        fs_err::write(old, "old")?;
-        fs_err::rename(old, new)?;
+        disk::write(old, "old")?;
+        disk::rename(old, new)?;
         if fs_err::read(new)? == b"old" { Ok(()) } else { Err(io::Error::other("the other bytes are there")) }
     }
 
@@ -139,7 +140,7 @@ impl Probe {
     fn finest_step(&self) -> io::Result<Duration> {
         let [_, file] = &self.files;
         let watch = os::stopwatch();
-        let mut open = fs_err::OpenOptions::new().append(true).open(file)?;
+        let mut open = disk::OpenOptions::new().append(true).open(file)?;
         let first = Moment::modified(&open.metadata()?);
         while watch.elapsed() <= FINE {
             open.write_all(b"x")?;

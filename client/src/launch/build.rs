@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use pcmcache_shared::{Output, ReleaseReason, Role, failpoint};
+use pcmcache_shared::{Output, ReleaseReason, Role, disk, failpoint};
 
 use super::Stop;
 use super::keep::strip_depfile;
@@ -96,7 +96,7 @@ impl Session {
                 && task.invocation.family == Family::Clang
             {
                 // GCC leaves what an earlier compile made.
-                let _ = fs_err::remove_file(path);
+                let _ = disk::remove_file(path);
             }
         }
         use std::os::unix::process::ExitStatusExt;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
+use pcmcache_shared::disk;
 use pcmcache_shared::{
     ActionResult, Claim, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, failpoint,
 };
@@ -296,7 +297,7 @@ pub(super) fn strip_depfile(task: &Task, built: &Built) -> Result<(), Uncacheabl
         return Ok(());
     }
     let stripped = inputs::without_bmis(listing)?;
-    fs_err::write(listing, stripped).map_err(|error| Uncacheable::new("depfile", error.to_string()))
+    disk::write(listing, stripped).map_err(|error| Uncacheable::new("depfile", error.to_string()))
 }
 
 /// A depfile as other checkouts can use it: what is below a base directory is spelled.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use pcmcache_shared::recipe::Unit;
-use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, IncludeSet, Output, Recipe};
+use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, IncludeSet, Output, Recipe, disk};
 
 use super::Stop;
 use super::restore::destinations;
@@ -396,7 +396,7 @@ impl Session {
             text.push_str(&format!("pcmcache[{}]   {note}\n", std::process::id()));
         }
         // One write, so that launchers that log side by side do not mix their lines.
-        fs_err::OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
+        disk::OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::{ActionKey, Digest, Recipe, ReleaseReason, failpoint};
+use pcmcache_shared::{ActionKey, Digest, Recipe, ReleaseReason, disk, failpoint};
 use tokio::time::Instant;
 
 use super::keep::release_reason;
@@ -410,7 +410,7 @@ impl Tally {
         let left = left.map(|why| format!("; {} are still queued: {why}", self.left)).unwrap_or_default();
         if let Some(path) = to.filter(|_| !said.is_empty() || !left.is_empty()) {
             let line = format!("pcmcache[{pid}] uploader: {said}{left}\n");
-            let opened = fs_err::OpenOptions::new().append(true).create(true).open(path);
+            let opened = disk::OpenOptions::new().append(true).create(true).open(path);
             let _ = opened.and_then(|mut file| file.write_all(line.as_bytes()));
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pcmcache_shared::digest::copy_chunks;
 use pcmcache_shared::staged::{Durability, StagedFile, Whole};
-use pcmcache_shared::{Digest, Output};
+use pcmcache_shared::{Digest, Output, disk};
 
 use super::{Kind, Store, sealed};
 use crate::os;
@@ -67,7 +67,7 @@ impl Store {
         let (digest, size) = (whole.digest(), whole.size());
         let target = self.blob_path(digest);
         if let Some(shard) = target.parent().filter(|shard| !shard.is_dir()) {
-            fs_err::create_dir_all(shard)?;
+            disk::create_dir_all(shard)?;
         }
         self.keep_blob(whole)?;
         Ok((digest, size))

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use fs_err::os::unix::fs::OpenOptionsExt;
+use pcmcache_shared::disk;
 
 use super::inventory::STAGE;
 use super::{Kind, Store};
@@ -35,7 +35,7 @@ const TIDY_EVERY: i64 = 24 * 3600;
 
 /// The right to trim: one at a time.
 #[derive(Debug)]
-pub struct TrimLock(pub(super) fs_err::File);
+pub struct TrimLock(pub(super) disk::File);
 
 /// Where an automatic trim begins.
 pub(super) fn high_water(bound: ByteSize) -> ByteSize {
@@ -74,7 +74,7 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            let _ = fs_err::remove_file(path);
+            let _ = disk::remove_file(path);
         }
     }
 }
@@ -115,11 +115,11 @@ impl Store {
         let blobs = self.directory(Kind::Blobs);
         let path = blobs.join(format!("{STAGE}{:016x}", u64::from_ne_bytes(os::random())));
         let create = || {
-            let mut options = fs_err::OpenOptions::new();
+            let mut options = disk::OpenOptions::new();
             options.write(true).create_new(true).mode(0o600).open(&path)
         };
         let file = create().or_else(|_| {
-            fs_err::create_dir_all(&blobs)?;
+            disk::create_dir_all(&blobs)?;
             create()
         })?;
         let room = Room(Some(path));
@@ -149,7 +149,7 @@ impl Store {
     /// The right to trim, if nobody has it.
     pub fn lock_for_trim(&self) -> io::Result<Option<TrimLock>> {
         let path = self.root().join("trim.lock");
-        let mut options = fs_err::OpenOptions::new();
+        let mut options = disk::OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
         Ok(os::try_lock(file.file())?.then_some(TrimLock(file)))
     }
@@ -166,14 +166,14 @@ impl Store {
 
     /// Corrects the estimate after a measurement that began when it was `before`.
     pub(super) fn set_pages(&self, before: u64, measured: u64) -> io::Result<()> {
-        let mut options = fs_err::OpenOptions::new();
+        let mut options = disk::OpenOptions::new();
         let file = options.append(true).create(true).mode(0o600).open(self.root().join("fill"))?;
         let meanwhile = file.metadata()?.len().saturating_sub(before);
         file.set_len(measured + meanwhile)
     }
 
     fn add_pages(&self, pages: u64) -> io::Result<u64> {
-        let mut options = fs_err::OpenOptions::new();
+        let mut options = disk::OpenOptions::new();
         let mut file = options.append(true).create(true).mode(0o600).open(self.root().join("fill"))?;
         // A result is a few hundred pages, the largest that a server takes some hundred thousand.
         io::copy(&mut io::Read::take(io::repeat(b'.'), pages), &mut file)?;

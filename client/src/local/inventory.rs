@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use pcmcache_shared::ActionKey;
+use pcmcache_shared::disk;
 
 use super::fill::PAGE;
 use super::origin::Kept;
@@ -47,7 +48,7 @@ impl Found {
 
     /// Removes it. `false`: it is still there.
     pub fn remove(&self) -> bool {
-        match fs_err::remove_file(&self.path) {
+        match disk::remove_file(&self.path) {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }

@@ -12,8 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
-use pcmcache_shared::{Claim, api::limits};
+use pcmcache_shared::{Claim, api::limits, disk};
 
 use super::inventory::Found;
 use super::{Kind, Store};
@@ -33,7 +32,7 @@ pub enum Turn {
 /// The lock, freed when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    file: fs_err::File,
+    file: disk::File,
     waited: bool,
 }
 
@@ -53,7 +52,7 @@ impl Store {
                 return Turn::Alone;
             }
             match os::try_lock(file.file()) {
-                Ok(true) if is_named(&file, &path) => {
+                Ok(true) if is_named(file.file(), &path) => {
                     return Turn::Ours(Lock { file, waited: !waited.is_zero() });
                 }
                 // A trim removed it: there may be a new one. A loop of these ends as a wait does.
@@ -77,28 +76,28 @@ impl Store {
     /// Removes a lock that nobody holds. `false`: it is still there.
     pub(super) fn remove_lock(&self, lock: &Found) -> bool {
         let Ok(file) = fs_err::File::open(&lock.path) else { return false };
-        os::try_lock(file.file()).unwrap_or(false) && is_named(&file, &lock.path) && lock.remove()
+        os::try_lock(file.file()).unwrap_or(false) && is_named(file.file(), &lock.path) && lock.remove()
     }
 }
 
-fn open(path: &Path) -> io::Result<fs_err::File> {
+fn open(path: &Path) -> io::Result<disk::File> {
     let open = || {
-        let mut options = fs_err::OpenOptions::new();
+        let mut options = disk::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
     };
     open().or_else(|_| {
-        fs_err::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        disk::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
         open()
     })
 }
 
 /// Whether the open file is the one that has this name.
-fn is_named(file: &fs_err::File, path: &Path) -> bool {
+fn is_named(file: &std::fs::File, path: &Path) -> bool {
     let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
     file.metadata().is_ok_and(|held| fs_err::symlink_metadata(path).is_ok_and(|named| same(held, named)))
 }
 
-fn failed_lately(file: &mut fs_err::File) -> bool {
+fn failed_lately(file: &mut disk::File) -> bool {
     let recent = file.metadata().is_ok_and(|metadata| {
         metadata.len() > 0
             && (0..limits::ALONE_FOR.as_secs() as i64).contains(&(Moment::now().seconds() - metadata.mtime()))
@@ -157,7 +156,7 @@ mod tests {
             fs_err::remove_file(&path).unwrap();
             drop(first);
             let Turn::Ours(second) = waiting.join().unwrap() else { panic!("it waited long enough") };
-            assert!(is_named(&second.file, &path));
+            assert!(is_named(second.file.file(), &path));
             assert!(matches!(lock(0), Turn::Alone), "one at a time");
         });
         let [found] = &store.inventory(Kind::Locks)[..] else { panic!("one lock") };

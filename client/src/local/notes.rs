@@ -14,8 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
-use pcmcache_shared::{ActionKey, ProfileName};
+use pcmcache_shared::{ActionKey, ProfileName, disk};
 
 use super::Store;
 
@@ -30,16 +29,16 @@ impl Store {
     /// Notes that a launch used the result.
     pub fn note_use(&self, profile: &ProfileName, action: ActionKey) -> io::Result<()> {
         let path = self.notes_path(profile, "");
-        let open = || fs_err::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        let open = || disk::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
         let mut file = open().or_else(|_| {
-            fs_err::create_dir_all(self.root().join("profiles"))?;
+            disk::create_dir_all(self.root().join("profiles"))?;
             open()
         })?;
         let opened = file.metadata()?;
         if opened.len() >= MAX_NOTES {
             // Who comes second finds that it is another file by now.
             if fs_err::metadata(&path).is_ok_and(|named| named.ino() == opened.ino()) {
-                fs_err::rename(&path, self.notes_path(profile, "~"))?;
+                disk::rename(&path, self.notes_path(profile, "~"))?;
             }
             file = open()?;
         }
@@ -67,7 +66,7 @@ impl Store {
     pub fn forget_notes(&self, profile: &ProfileName) -> io::Result<bool> {
         let mut had_any = false;
         for suffix in ["~", ""] {
-            match fs_err::remove_file(self.notes_path(profile, suffix)) {
+            match disk::remove_file(self.notes_path(profile, suffix)) {
                 Ok(()) => had_any = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

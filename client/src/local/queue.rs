@@ -17,10 +17,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use pcmcache_shared::api::leases::Hold;
-use pcmcache_shared::staged::sync_directory;
-use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, Scope};
+use pcmcache_shared::{ActionKey, ActionResult, Claim, Digest, Scope, disk};
 use serde::{Deserialize, Serialize};
 
 use super::inventory::Found;
@@ -75,7 +73,7 @@ impl Queued {
 
 /// The right to upload what is queued: one process at a time.
 #[derive(Debug)]
-pub struct SyncLock(fs_err::File);
+pub struct SyncLock(disk::File);
 
 impl SyncLock {
     /// The locked file, to hand it on to another process.
@@ -89,8 +87,8 @@ impl Store {
     pub fn enqueue(&self, queued: &Queued) -> io::Result<()> {
         let directory = self.directory(Kind::Queue);
         if !directory.is_dir() {
-            fs_err::create_dir_all(&directory)?;
-            sync_directory(self.root())?;
+            disk::create_dir_all(&directory)?;
+            disk::sync_directory(self.root())?;
         }
         self.keep_queue_below(MAX_QUEUED)?;
         let body = serde_json::to_vec(queued)?;
@@ -155,7 +153,7 @@ impl Store {
 
     /// The right to upload, if nobody has it.
     pub fn lock_for_sync(&self) -> io::Result<Option<SyncLock>> {
-        let mut options = fs_err::OpenOptions::new();
+        let mut options = disk::OpenOptions::new();
         let file =
             options.write(true).create(true).truncate(false).mode(0o600).open(self.sync_lock_path())?;
         Ok(os::try_lock(file.file())?.then_some(SyncLock(file)))

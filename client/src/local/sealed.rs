@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pcmcache_shared::Digest;
+use pcmcache_shared::disk;
 use pcmcache_shared::staged::{Durability, StagedFile};
 
 use crate::os::{self, Moment};
@@ -104,7 +105,7 @@ pub fn create_beside(path: &Path) -> io::Result<StagedFile> {
     let stage = path.with_file_name(name);
     match StagedFile::create(stage.clone(), 0o600) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs_err::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            disk::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
             StagedFile::create(stage, 0o600)
         }
         other => other,

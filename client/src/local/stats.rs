@@ -13,8 +13,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use pcmcache_shared::Digest;
+use pcmcache_shared::disk;
 use pcmcache_shared::staged::Durability;
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,7 @@ impl Counts {
     pub fn append_to(&self, log: &Path) -> io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
-        fs_err::OpenOptions::new().append(true).create(true).open(log)?.write_all(&line)
+        disk::OpenOptions::new().append(true).create(true).open(log)?.write_all(&line)
     }
 
     /// The sum of a log's lines, and how many of them were none.
@@ -149,7 +149,7 @@ impl Store {
     /// Starts again from zero.
     pub fn zero_counts(&self) -> io::Result<()> {
         let _lock = self.locked_counts(|file| os::try_lock(file))?;
-        fs_err::remove_file(self.counts_file())
+        disk::remove_file(self.counts_file())
     }
 
     /// Makes one line of all. The caller holds the exclusive lock.
@@ -160,12 +160,12 @@ impl Store {
     }
 
     /// The file, locked, and certainly the one that has the name.
-    fn locked_counts(&self, lock: impl Fn(&std::fs::File) -> io::Result<bool>) -> io::Result<fs_err::File> {
+    fn locked_counts(&self, lock: impl Fn(&std::fs::File) -> io::Result<bool>) -> io::Result<disk::File> {
         let path = self.counts_file();
         let pause = Duration::from_millis(1);
         let mut waited = Duration::ZERO;
         while waited < LONGEST_WAIT {
-            let file = fs_err::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+            let file = disk::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
             if lock(file.file())? && is_named(&file)? {
                 return Ok(file);
             }
@@ -177,7 +177,7 @@ impl Store {
 }
 
 /// Whether the open file was not removed or replaced since.
-fn is_named(file: &fs_err::File) -> io::Result<bool> {
+fn is_named(file: &disk::File) -> io::Result<bool> {
     Ok(file.metadata()?.nlink() > 0)
 }
 

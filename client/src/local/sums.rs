@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
-use pcmcache_shared::Digest;
 use pcmcache_shared::digest::{Hashing, copy_chunks};
+use pcmcache_shared::{Digest, disk};
 
 use super::sealed::{self, Sealed};
 use super::{Kind, Store};
@@ -50,7 +50,7 @@ impl Store {
         name: Digest,
         size: u64,
         from: &mut fs_err::File,
-        to: &mut fs_err::File,
+        to: &mut disk::File,
     ) -> io::Result<bool> {
         if size < LARGE {
             let mut named = Hashing::new(to);

@@ -16,15 +16,14 @@
 //! prober that dies loses its flock, and the next launcher probes.
 
 use std::fmt;
-use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use pcmcache_shared::Digest;
+use pcmcache_shared::disk::{self, File};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 /// For how long a breaker opens at first, and at most.
@@ -89,13 +88,13 @@ impl Breaker {
 
     /// The server has answered: everybody may ask it again.
     pub fn close(&self) {
-        let _ = fs_err::remove_file(&self.path);
+        let _ = disk::remove_file(&self.path);
     }
 
     fn try_trip(&self) -> io::Result<()> {
         // Only this one level: the cache directory itself is for the local store to make.
         if let Some(parent) = self.path.parent() {
-            let _ = DirBuilder::new().mode(0o700).create(parent);
+            let _ = disk::create_private_dir(parent);
         }
         let file = self.open(true)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
@@ -130,14 +129,13 @@ impl Breaker {
     /// Opens the file for reading and writing, if it is a plain file and no link.
     fn open(&self, create: bool) -> io::Result<File> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = fs_err::OpenOptions::new()
+        let file = disk::OpenOptions::new()
             .read(true)
             .write(true)
             .create(create)
             .mode(0o600)
             .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-            .open(&self.path)?
-            .into_file();
+            .open(&self.path)?;
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 }
@@ -216,7 +214,7 @@ impl Record {
 
     fn read(file: &File) -> Option<Self> {
         let mut text = String::new();
-        file.take(128).read_to_string(&mut text).ok()?;
+        file.file().take(128).read_to_string(&mut text).ok()?;
         Self::parse(&text)
     }
 

@@ -8,12 +8,11 @@
 //! time. What travels packed is measured as it travels, so a link that becomes fast is found out as well as one that
 //! becomes slow. This very host is never far away: what is slow there is the processor, which packing would only keep busier.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pcmcache_shared::Digest;
+use pcmcache_shared::disk;
 use pcmcache_shared::packed::LEAST;
 
 use super::is_this_host;
@@ -70,17 +69,17 @@ impl Pace {
         }
         let is_slow = bytes as f64 / took.as_secs_f64() < SLOW;
         if is_slow != self.mark.exists() {
-            let _ = if is_slow { self.set() } else { fs_err::remove_file(&self.mark) };
+            let _ = if is_slow { self.set() } else { disk::remove_file(&self.mark) };
         }
     }
 
     fn set(&self) -> std::io::Result<()> {
         // Only this one level: the cache directory itself is for the local store to make.
         if let Some(parent) = self.mark.parent() {
-            let _ = DirBuilder::new().mode(0o700).create(parent);
+            let _ = disk::create_private_dir(parent);
         }
         // Nothing that lies there is followed, or touched.
-        fs_err::OpenOptions::new().write(true).create_new(true).open(&self.mark).map(drop)
+        disk::OpenOptions::new().write(true).create_new(true).open(&self.mark).map(drop)
     }
 }
 

@@ -113,8 +113,12 @@ impl Server {
         request: RequestBuilder,
         within: Duration,
     ) -> Result<Answer, RemoteError> {
+        #[cfg(feature = "failpoints")]
+        pass(during, "")?;
         match tokio::time::timeout(within, request.send()).await {
             Ok(Ok(response)) => {
+                #[cfg(feature = "failpoints")]
+                pass(during, ".done")?;
                 self.answered.store(true, Ordering::Relaxed);
                 self.roads.arrived();
                 self.note_epoch(response.headers());
@@ -245,6 +249,14 @@ impl Server {
             _ => Err(answer.refusal().await?.into()),
         }
     }
+}
+
+/// A request, or its answer, as a failpoint: what fails is lost on the way.
+#[cfg(feature = "failpoints")]
+fn pass(during: &'static str, side: &str) -> Result<(), RemoteError> {
+    let point = format!("remote.{}{side}", during.replace(' ', "-"));
+    let passed = pcmcache_shared::failpoint::passed(&point).error();
+    passed.map_err(|error| RemoteError::broken(during, error.to_string()))
 }
 
 /// The token that is said, or the one in the file: that is read each time, since whoever renews it writes it anew.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Buf as _;
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use futures::TryStreamExt as _;
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::{self, LENGTH_HEADER, OCTETS};
 use pcmcache_shared::digest::{CHUNK, Hashing};
+use pcmcache_shared::disk;
 use pcmcache_shared::packed::{CODING, Packing, Unpacking};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use reqwest::{Body, Method};
@@ -228,13 +228,12 @@ async fn packed_upload(server: &Server, digest: Digest, path: &Path, size: u64) 
 /// the length must be known before the first byte goes.
 fn pack(path: &Path, size: u64) -> io::Result<Option<(File, u64)>> {
     let mut blob = fs_err::File::open(path)?;
-    let mut frame = fs_err::OpenOptions::new()
+    let mut frame = disk::OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(i32::try_from(OFlags::TMPFILE.bits()).unwrap_or_default())
         .mode(0o600)
-        .open(path.parent().unwrap_or(path))?
-        .into_file();
+        .open(path.parent().unwrap_or(path))?;
     let (mut packing, mut piece) = (Packing::new(size)?, vec![0; CHUNK]);
     loop {
         match blob.read(&mut piece)? {
@@ -245,7 +244,7 @@ fn pack(path: &Path, size: u64) -> io::Result<Option<(File, u64)>> {
     frame.write_all(&packing.finish()?)?;
     let length = frame.stream_position()?;
     frame.rewind()?;
-    Ok((length < size / 10 * 9).then_some((frame, length)))
+    Ok((length < size / 10 * 9).then(|| (frame.into_file(), length)))
 }
 
 /// Sends so many bytes of a file as the blob's; `of`: they are a frame of so many.

@@ -19,12 +19,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use pcmcache_shared::digest::{copy_chunks, hash_reader};
-use pcmcache_shared::staged::{Durability, StagedFile, sync_directory};
-use pcmcache_shared::{Digest, failpoint};
+use pcmcache_shared::staged::{Durability, StagedFile};
+use pcmcache_shared::{Digest, disk, failpoint};
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
-use rustix::fs::{FlockOperation, flock, syncfs};
+use rustix::fs::{FlockOperation, flock};
 
 use super::files::{Files, make_directory, none_if_missing};
 use super::index::{blocking, fault};
@@ -149,7 +148,7 @@ const OPERATION: &str = "back the store up";
 
 fn finish(rows: &ReadTransaction, files: &Files, backup: &Backup) -> io::Result<BackedUp> {
     let taken = take_blobs(rows, files, backup)?;
-    syncfs(fs_err::File::open(&backup.directory)?.file())?;
+    disk::sync_file_system(&fs_err::File::open(&backup.directory)?)?;
     journal::write_whole(&backup.directory.join(ROWS), |to| {
         journal::dump(rows, to).map_err(into_io)?;
         failpoint!("backup.dumped");
@@ -157,8 +156,8 @@ fn finish(rows: &ReadTransaction, files: &Files, backup: &Backup) -> io::Result<
     })?;
     failpoint!("backup.written");
     prune(&backup.directory, &taken.all)?;
-    fs_err::remove_file(backup.directory.join(UNFINISHED))?;
-    sync_directory(&backup.directory)?;
+    disk::remove_file(backup.directory.join(UNFINISHED))?;
+    disk::sync_directory(&backup.directory)?;
     let results = rows.open_table(RESULTS).and_then(|table| Ok(table.len()?)).map_err(io::Error::other)?;
     let Taken { all, new_blobs, damaged } = taken;
     let new_blobs = backup.new_blobs + new_blobs;
@@ -176,7 +175,7 @@ struct Taken {
 fn take_blobs(rows: &ReadTransaction, files: &Files, backup: &Backup) -> io::Result<Taken> {
     let mut taken = Taken::default();
     let stage = backup.directory.join("stage");
-    none_if_missing(fs_err::remove_file(&stage))?;
+    none_if_missing(disk::remove_file(&stage))?;
     let uploads = rows.open_table(UPLOADS).map_err(io::Error::other)?;
     for row in uploads.iter().map_err(io::Error::other)? {
         let (key, _) = row.map_err(io::Error::other)?;
@@ -223,10 +222,10 @@ fn take(from: &Path, to: &Path, digest: Digest, stage: &Path, taking: Taking) ->
         if is_same_file || is_whole {
             return Ok(Take::There);
         }
-        fs_err::remove_file(to)?;
+        disk::remove_file(to)?;
     }
     if taking.links {
-        match fs_err::hard_link(from, to) {
+        match disk::hard_link(from, to) {
             Ok(()) => return Ok(Take::New),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Take::Gone),
             // Another file system, or one that has no links or no more of them.
@@ -257,7 +256,7 @@ fn prune(directory: &Path, keep: &HashSet<Digest>) -> io::Result<()> {
             let entry = entry?;
             let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
             if digest.is_none_or(|digest| !keep.contains(&digest)) {
-                fs_err::remove_file(entry.path())?;
+                disk::remove_file(entry.path())?;
             }
         }
     }
@@ -300,8 +299,8 @@ pub fn restore(from: &Path, directory: &Path, clock: &dyn Clock) -> Result<Resto
     journal::restore(directory, &rows)?;
     let rebuilt = rebuild(directory, clock)?;
     failpoint!("restore.rebuilt");
-    fs_err::remove_file(&mark)?;
-    sync_directory(directory)?;
+    disk::remove_file(&mark)?;
+    disk::sync_directory(directory)?;
     Ok(Restored { rebuilt, blobs, damaged })
 }
 
@@ -322,16 +321,16 @@ fn restore_blobs(from: &Path, directory: &Path, taking: Taking) -> io::Result<(u
             }
         }
     }
-    syncfs(fs_err::File::open(directory)?.file())?;
+    disk::sync_file_system(&fs_err::File::open(directory)?)?;
     Ok((blobs, damaged))
 }
 
 /// Writes a small file, durably.
 fn write_small(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = fs_err::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = disk::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
+    disk::sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Whether a restore into the directory was not finished.

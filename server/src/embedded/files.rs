@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pcmcache_shared::Digest;
 use pcmcache_shared::digest::CHUNK;
-use pcmcache_shared::staged::{StagedFile, Whole, sync_directory};
-use rustix::fs::{Advice, fadvise, syncfs};
+use pcmcache_shared::disk;
+use pcmcache_shared::staged::{StagedFile, Whole};
+use rustix::fs::{Advice, fadvise};
 
 use super::ledger::{Content, DAMAGED, Ledger, PLACES, Reservation};
 use super::readers::{Readers, Reading};
@@ -50,8 +51,8 @@ impl Files {
         for shard in 0..=u8::MAX {
             make_directory(&blobs.join(format!("{shard:02x}")))?;
         }
-        sync_directory(&blobs)?;
-        sync_directory(directory)?;
+        disk::sync_directory(&blobs)?;
+        disk::sync_directory(directory)?;
         sweep_stages(&stages)?;
         let locks = (0..PLACES).map(|_| Mutex::new(())).collect();
         let (next_stage, readers) = (AtomicU64::new(0), Arc::default());
@@ -103,7 +104,7 @@ impl Files {
         &self,
         whole: Whole,
         digest: Digest,
-        file: fs_err::File,
+        file: disk::File,
         room: &mut Reservation,
     ) -> io::Result<Option<Unsynced>> {
         let (path, place, size) = (self.place_of(digest), shard_of(digest), whole.size());
@@ -118,18 +119,18 @@ impl Files {
         self.ledger.placed(place, size, replaced.as_ref().map(MetadataExt::size), room);
         let Some(replaced) = replaced else { return Ok(Some(unsynced)) };
         self.readers.unlinked(replaced.ino());
-        sync_directory(&unsynced.directory)?;
+        disk::sync_directory(&unsynced.directory)?;
         Ok(None)
     }
 
     /// Makes them durable, under their names.
     pub(super) fn sync(&self, placed: &[Unsynced]) -> io::Result<()> {
         if placed.len() > FEW && self.ledger.reserved() <= MUCH {
-            return Ok(syncfs(self.opened.file())?);
+            return disk::sync_file_system(&self.opened);
         }
         for Unsynced { file, directory } in placed {
             file.sync_all()?;
-            sync_directory(directory)?;
+            disk::sync_directory(directory)?;
         }
         Ok(())
     }
@@ -179,11 +180,11 @@ impl Files {
         let aside = |n: u32| self.damaged.join(format!("{digest}.{n}"));
         match (0..KEPT_DAMAGED).map(aside).find(|path| !path.exists()) {
             Some(aside) => {
-                fs_err::rename(&path, aside)?;
+                disk::rename(&path, aside)?;
                 self.ledger.added(DAMAGED, metadata.len());
             }
             None => {
-                fs_err::remove_file(&path)?;
+                disk::remove_file(&path)?;
                 self.readers.unlinked(metadata.ino());
             }
         }
@@ -255,7 +256,7 @@ impl Files {
         let Some(metadata) = none_if_missing(fs_err::symlink_metadata(path))? else {
             return Ok(Content::default());
         };
-        fs_err::remove_file(path)?;
+        disk::remove_file(path)?;
         self.readers.unlinked(metadata.ino());
         self.ledger.removed(place, metadata.len());
         Ok(Content { files: 1, bytes: metadata.len() })
@@ -302,7 +303,7 @@ pub(super) struct Staged {
 /// A file that has its name, and that a power cut may take.
 #[derive(Debug)]
 pub(super) struct Unsynced {
-    file: fs_err::File,
+    file: disk::File,
     directory: PathBuf,
 }
 
@@ -356,14 +357,14 @@ pub(super) fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>>
 
 /// Makes the directory, and those above it, for its owner only; it may be there.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = disk::create_private_dir_all(path);
     made.map_err(|error| io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display())))
 }
 
 fn sweep_stages(stages: &Path) -> io::Result<()> {
     let mut swept = 0;
     for entry in fs_err::read_dir(stages)? {
-        fs_err::remove_file(entry?.path())?;
+        disk::remove_file(entry?.path())?;
         swept += 1;
     }
     if swept > 0 {

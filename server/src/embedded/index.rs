@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 
 use super::{FORMAT, OpenError, migrate, profiles, tables};
 use crate::fault::{Fault, is_full};
+use crate::redb_file;
 
 /// What redb may keep of the index in memory; the rest is the kernel's to cache.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -99,7 +100,7 @@ impl Index {
 }
 
 pub(super) fn open_database(path: &std::path::Path) -> Result<Database, redb::Error> {
-    Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
+    Ok(redb_file::open(path, CACHE_BYTES)?)
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {

@@ -20,9 +20,7 @@ use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use fs_err::os::unix::fs::OpenOptionsExt;
-use pcmcache_shared::staged::sync_directory;
-use pcmcache_shared::{ActionKey, Scope};
+use pcmcache_shared::{ActionKey, Scope, disk};
 
 pub(super) use self::dump::dump;
 pub(super) use self::record::{MAX_LINE, Record};
@@ -42,7 +40,7 @@ pub(super) struct Journal {
 struct State {
     /// Of the batch that is being written: whole lines.
     pending: Vec<u8>,
-    segment: Option<fs_err::File>,
+    segment: Option<disk::File>,
     next: u64,
     /// What the segments since the base hold, in bytes.
     since_base: u64,
@@ -112,11 +110,11 @@ impl Journal {
         self.state().pending.clear();
     }
 
-    fn begin(&self, state: &mut State) -> io::Result<fs_err::File> {
+    fn begin(&self, state: &mut State) -> io::Result<disk::File> {
         let path = self.directory.join(name(state.next, LOG));
-        let segment = fs_err::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        let segment = disk::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
         state.next += 1;
-        sync_directory(&self.directory)?;
+        disk::sync_directory(&self.directory)?;
         Ok(segment)
     }
 
@@ -156,7 +154,7 @@ impl Journal {
         let size = write_whole(&path, write)?;
         self.state().base = size;
         for old in Parts::before(&self.directory, number)? {
-            fs_err::remove_file(old)?;
+            disk::remove_file(old)?;
         }
         Ok(())
     }
@@ -167,7 +165,7 @@ pub(super) fn restore(store: &Path, rows: &Path) -> io::Result<()> {
     let directory = directory_of(store);
     make_directory(&directory)?;
     for old in Parts::before(&directory, u64::MAX)? {
-        fs_err::remove_file(old)?;
+        disk::remove_file(old)?;
     }
     let mut rows = fs_err::File::open(rows)?;
     write_whole(&directory.join(name(1, BASE)), |to| io::copy(&mut rows, to).map(drop))?;
@@ -181,18 +179,18 @@ pub(super) fn write_whole(
 ) -> io::Result<u64> {
     let unfinished = path.with_extension("unfinished");
     let file =
-        fs_err::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        disk::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     let mut writer = io::BufWriter::with_capacity(256 * 1024, file);
     write(&mut writer)?;
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     let size = file.metadata()?.len();
-    fs_err::rename(unfinished, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))?;
+    disk::rename(unfinished, path)?;
+    disk::sync_directory(path.parent().unwrap_or(Path::new(".")))?;
     Ok(size)
 }
 
-fn append(mut segment: &fs_err::File, lines: &[u8]) -> io::Result<()> {
+fn append(mut segment: &disk::File, lines: &[u8]) -> io::Result<()> {
     segment.write_all(lines)?;
     segment.sync_data()
 }

@@ -9,8 +9,7 @@
 
 use std::path::Path;
 
-use pcmcache_shared::staged::sync_directory;
-use pcmcache_shared::{ActionKey, Digest, Scope, failpoint};
+use pcmcache_shared::{ActionKey, Digest, Scope, disk, failpoint};
 use redb::{Database, Durability, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 
 use super::files::{Files, none_if_missing};
@@ -52,14 +51,14 @@ pub fn rebuild_index(directory: &Path, clock: &dyn Clock) -> Result<Rebuilt, Ope
 /// The same; the lock is held.
 pub(super) fn rebuild(directory: &Path, clock: &dyn Clock) -> Result<Rebuilt, OpenError> {
     let (path, new) = (directory.join(INDEX), directory.join("index.redb.new"));
-    none_if_missing(fs_err::remove_file(&new))?;
+    none_if_missing(disk::remove_file(&new))?;
     let rebuilt =
         fill(directory, &new, clock).map_err(|source| OpenError::Index { path: new.clone(), source })?;
     failpoint!("rebuild.filled");
-    none_if_missing(fs_err::rename(&path, directory.join("index.redb.old")))?;
+    none_if_missing(disk::rename(&path, directory.join("index.redb.old")))?;
     failpoint!("rebuild.moved");
-    fs_err::rename(&new, &path)?;
-    sync_directory(directory)?;
+    disk::rename(&new, &path)?;
+    disk::sync_directory(directory)?;
     Ok(rebuilt)
 }
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use pcmcache_shared::disk;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::de::DeserializeOwned;
 
 use super::series::{Bucket, Changes, Series};
 use crate::fault::Fault;
+use crate::redb_file;
 use crate::seen::KeptModules;
 
 pub(super) const NAME: &str = "history.redb";
@@ -43,7 +45,7 @@ impl File {
         };
         let aside = path.with_extension("redb.damaged");
         tracing::warn!(file = %path.display(), %error, aside = %aside.display(), "the dashboard's history cannot be read; it begins anew");
-        let opened = fs_err::rename(&path, &aside).map_err(redb::Error::Io).and_then(|()| open(&path));
+        let opened = disk::rename(&path, &aside).map_err(redb::Error::Io).and_then(|()| open(&path));
         opened.inspect_err(|error| tracing::warn!(%error, "the dashboard's history will not be kept")).ok()
     }
 
@@ -74,8 +76,7 @@ impl File {
 }
 
 fn open(path: &Path) -> Result<(File, Kept), redb::Error> {
-    let create = || Database::builder().set_cache_size(CACHE_BYTES).create(path);
-    let database = create().map_err(|error: DatabaseError| redb::Error::from(error))?;
+    let database = redb_file::open(path, CACHE_BYTES)?;
     let transaction = database.begin_read()?;
     let rows = |table| -> Result<BTreeMap<u64, Bucket>, redb::Error> {
         let table = match transaction.open_table(table) {

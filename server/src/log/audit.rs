@@ -6,14 +6,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use fs_err::os::unix::fs::OpenOptionsExt as _;
+use pcmcache_shared::disk;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// A file that lines are appended to.
 #[derive(Debug)]
 pub struct AuditFile {
     path: PathBuf,
-    file: Mutex<fs_err::File>,
+    file: Mutex<disk::File>,
 }
 
 impl AuditFile {
@@ -32,14 +32,14 @@ impl AuditFile {
     }
 
     /// Whether the file that is open is the one that has the name.
-    fn is_there(&self, file: &fs_err::File) -> bool {
+    fn is_there(&self, file: &disk::File) -> bool {
         let of = |metadata: io::Result<std::fs::Metadata>| metadata.map(|file| (file.dev(), file.ino())).ok();
         of(fs_err::metadata(&self.path)) == of(file.metadata())
     }
 }
 
-fn append(path: &std::path::Path) -> io::Result<fs_err::File> {
-    fs_err::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+fn append(path: &std::path::Path) -> io::Result<disk::File> {
+    disk::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 /// A line on its way to the file: the log writes each with one call.

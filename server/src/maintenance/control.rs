@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use pcmcache_shared::disk;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -33,7 +34,7 @@ impl Control {
     /// Listens in the directory of the store, which is this process's alone; what an earlier process left is removed.
     pub fn listen(directory: &Path, store: Store) -> io::Result<Self> {
         let path = socket_in(directory);
-        match fs_err::remove_file(&path) {
+        match disk::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
@@ -45,7 +46,7 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let _ = fs_err::remove_file(&self.path);
+        let _ = disk::remove_file(&self.path);
     }
 }
 

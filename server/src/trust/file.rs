@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use fs_err::os::unix::fs::OpenOptionsExt;
+use pcmcache_shared::disk;
 use pcmcache_shared::staged::{Durability, StagedFile};
 use rustix::fs::{FlockOperation, flock};
 
@@ -102,17 +102,17 @@ impl BookFile {
     /// Changes the book, an empty one where there is none, and replaces the file.
     pub fn change<T>(&self, change: impl FnOnce(&mut Book) -> Result<T, BadBook>) -> Result<T, FileError> {
         if let Some(directory) = self.path.parent().filter(|path| !path.as_os_str().is_empty()) {
-            fs_err::create_dir_all(directory)?;
+            disk::create_dir_all(directory)?;
         }
         let lock = beside(&self.path, "lock");
         let lock =
-            fs_err::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
+            disk::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(io::Error::from)?;
         let mut book = self.read()?.unwrap_or_default();
         let value = change(&mut book).map_err(|source| self.bad(source))?;
         let stage = beside(&self.path, "stage");
         // A killed predecessor's, since the lock is ours.
-        match fs_err::remove_file(&stage) {
+        match disk::remove_file(&stage) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pcmcache_shared::disk;
 use pcmcache_shared::staged::{Durability, StagedFile};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
@@ -148,7 +149,7 @@ fn write(path: &Path, keys: &[Key]) -> io::Result<()> {
     });
     let text = serde_json::to_vec(&Stored { version: VERSION, keys: keys.collect() })?;
     let stage = path.with_extension("stage");
-    match fs_err::remove_file(&stage) {
+    match disk::remove_file(&stage) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }

@@ -1,14 +1,14 @@
 //! Where an agent lives: its socket and its lock.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use pcmcache_shared::Digest;
+use pcmcache_shared::disk;
 use rustix::fs::{Mode, OFlags};
 
 use crate::os;
@@ -78,7 +78,7 @@ impl Place {
 
     /// The lock, if nobody has it. The directory is made if it is missing, and refused if others may look into it.
     pub(super) fn lock(&self) -> io::Result<Option<File>> {
-        match DirBuilder::new().mode(0o700).create(&self.directory) {
+        match disk::create_private_dir(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
@@ -99,8 +99,8 @@ impl Place {
     /// Takes the socket out of everybody's way, and the lock with it: whoever has it keeps it, and a file that nobody
     /// finds keeps nobody from starting another agent.
     pub(super) fn remove(&self) {
-        let _ = fs_err::remove_file(self.socket());
-        let _ = fs_err::remove_file(self.lock_file());
+        let _ = disk::remove_file(self.socket());
+        let _ = disk::remove_file(self.lock_file());
     }
 
     /// Removes what agents that are gone have left, other than this one: those of earlier programs have other names.
@@ -112,8 +112,8 @@ impl Place {
                 && path != self.lock_file()
                 && let Ok(Some(_lock)) = take(&path)
             {
-                let _ = fs_err::remove_file(path.with_extension(""));
-                let _ = fs_err::remove_file(&path);
+                let _ = disk::remove_file(path.with_extension(""));
+                let _ = disk::remove_file(&path);
             }
         }
     }
@@ -122,7 +122,7 @@ impl Place {
 /// Takes the lock, if nobody has it and it still lies there.
 fn take(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = fs_err::OpenOptions::new()
+    let file = disk::OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use pcmcache_shared::disk;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
@@ -64,7 +65,7 @@ async fn live(agent: &Agent, settings: &Settings, url: &str, unchanged: impl Fn(
     let listener = {
         let address = agent.place.address()?;
         // What lies there is an earlier agent's, which is gone: its lock is ours.
-        let _ = fs_err::remove_file(address.path());
+        let _ = disk::remove_file(address.path());
         UnixListener::bind(address.path())?
     };
     let ours = agent.place.socket_id();
