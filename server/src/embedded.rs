@@ -157,6 +157,8 @@ impl Embedded {
         if !journal.has_base()? {
             rebase(&index, &journal, journal.roll()).map_err(wrap)??;
         }
+        // The names of the index and of the journal: what is in them is synced by each commit, and would have none.
+        disk::sync_directory(directory)?;
         let writer =
             Writer::start(Arc::clone(&index), Arc::clone(&files), Arc::clone(&ledger), Arc::clone(&journal))?;
         let writer = Arc::new(writer);

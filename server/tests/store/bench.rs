@@ -32,9 +32,20 @@ pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// In memory, where there is such a place: for what is not about a disk.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self::below(memory) } else { Self::new() }
+    }
+
+    fn below(root: &Path) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("pcmcache-store-{}-{number}", std::process::id()));
+        let path = root.join(format!("pcmcache-store-{}-{number}", std::process::id()));
         // Left by a killed process that had this one's number.
         let _ = fs_err::remove_dir_all(&path);
         fs_err::create_dir(&path).unwrap();
@@ -49,6 +60,31 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs_err::remove_dir_all(&self.0);
+    }
+}
+
+/// Numbers that follow from a seed (splitmix64): `PCMCACHE_TEST_SEED`, else one of this moment, which is printed.
+#[cfg(feature = "failpoints")]
+#[derive(Debug)]
+pub(crate) struct Dice(u64);
+
+#[cfg(feature = "failpoints")]
+impl Dice {
+    pub(crate) fn new(test: &str) -> Self {
+        let named = std::env::var("PCMCACHE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |past| past.as_nanos() as u64);
+        let seed = named.unwrap_or_else(now);
+        println!("{test}: PCMCACHE_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % end.max(1) as u64) as usize
     }
 }
 

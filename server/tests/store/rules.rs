@@ -10,6 +10,8 @@ mod killed_upkeep;
 mod leases;
 mod migrate;
 mod near;
+#[cfg(feature = "failpoints")]
+mod power;
 mod pressure;
 mod profiles;
 mod publish;
