@@ -2,18 +2,59 @@
 
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pcmcache_shared::disk::{self, Lent};
 use redb::backends::FileBackend;
 use redb::{BackendError, Database, DatabaseError, StorageBackend};
 
-/// Opens the database, or makes it; it keeps so many bytes in memory.
-pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
+/// Whether a sync of a file failed. What was written before may be on the disk or not, and the kernel, which shows it as
+/// if it were, does not say so twice. So nobody relies on that file any more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Doubt(Arc<AtomicBool>);
+
+impl Doubt {
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Opens the database, or makes it; it keeps so many bytes in memory. Whether a sync failed can be asked also when it is
+/// closed.
+pub(crate) fn open(path: &Path, cache_bytes: usize, doubt: &Doubt) -> Result<Database, DatabaseError> {
     let file = disk::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let (lent, file) = Lent::new(file)?;
-    let told = Told { file: FileBackend::new(file)?, lent };
+    let told = Told { file: FileBackend::new(file)?, lent, doubt: doubt.clone() };
     Database::builder().set_cache_size(cache_bytes).create_with_backend(told)
+}
+
+/// Puts a copy in the place of a file in doubt, which nobody has open: what can be read of it, on the disk for certain. A
+/// database knows if that is not what was written.
+pub(crate) fn settle(path: &Path, doubt: &Doubt) -> io::Result<()> {
+    let new = begin_new(path)?;
+    let mut copy = disk::OpenOptions::new().write(true).create_new(true).open(&new)?;
+    io::copy(&mut fs_err::File::open(path)?, &mut copy)?;
+    copy.sync_all()?;
+    end_new(&new, path)?;
+    doubt.0.store(false, Ordering::Release);
+    Ok(())
+}
+
+/// Where a file that is to have this name is made: of one that is not whole nobody could tell that it was new.
+pub(crate) fn begin_new(path: &Path) -> io::Result<PathBuf> {
+    let new = path.with_extension("redb.new");
+    match disk::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(new),
+    }
+}
+
+/// Gives it its name, durably; it is whole.
+pub(crate) fn end_new(new: &Path, path: &Path) -> io::Result<()> {
+    disk::rename(new, path)?;
+    disk::sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// redb's own way with files; whatever changes the file is told.
@@ -21,6 +62,7 @@ pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Database, Database
 struct Told {
     file: FileBackend,
     lent: Lent,
+    doubt: Doubt,
 }
 
 impl StorageBackend for Told {
@@ -37,7 +79,7 @@ impl StorageBackend for Told {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.lent.sync(|| self.file.sync_data())
+        self.lent.sync(|| self.file.sync_data()).inspect_err(|_| self.doubt.0.store(true, Ordering::Release))
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

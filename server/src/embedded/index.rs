@@ -2,9 +2,10 @@
 //!
 //! After an I/O error redb refuses to go on until the database is opened again, for it cannot know what reached
 //! the disk. So an error here marks the index, and the next access opens it anew: a disk that was full for a while
-//! costs the requests of that while and no restart.
+//! costs the requests of that while and no restart. If it was a sync that failed, that is a copy.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -13,7 +14,7 @@ use tokio::task::JoinError;
 
 use super::{FORMAT, OpenError, migrate, profiles, tables};
 use crate::fault::{Fault, is_full};
-use crate::redb_file;
+use crate::redb_file::{self, Doubt};
 
 /// What redb may keep of the index in memory; the rest is the kernel's to cache.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -25,18 +26,23 @@ pub(super) struct Index {
     database: RwLock<Option<Database>>,
     /// An access failed; open it anew before the next.
     failed: AtomicBool,
+    doubt: Doubt,
 }
 
 impl Index {
     /// Opens the index, creating it where it is missing, and brings it up to this server's format.
     pub(super) fn open(path: PathBuf, now_s: u64) -> Result<Self, OpenError> {
         let wrap = |source| OpenError::Index { path: path.clone(), source };
-        let database = open_database(&path).map_err(wrap)?;
+        if !path.try_exists()? {
+            make(&path, now_s).map_err(wrap)?;
+        }
+        let doubt = Doubt::default();
+        let database = open_database(&path, &doubt).map_err(wrap)?;
         let found = prepare(&database, now_s).map_err(wrap)?;
         if found != FORMAT {
             return Err(OpenError::Format { path, found });
         }
-        Ok(Self { path, database: RwLock::new(Some(database)), failed: AtomicBool::new(false) })
+        Ok(Self { path, database: RwLock::new(Some(database)), failed: AtomicBool::new(false), doubt })
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -81,7 +87,10 @@ impl Index {
         if self.failed.load(Ordering::Acquire) {
             // The old one must be closed first: it holds a lock on the file.
             *database = None;
-            *database = Some(open_database(&self.path)?);
+            if self.doubt.is_raised() {
+                redb_file::settle(&self.path, &self.doubt)?;
+            }
+            *database = Some(open_database(&self.path, &self.doubt)?);
             self.failed.store(false, Ordering::Release);
             tracing::warn!(index = %self.path.display(), "the index was opened anew after an error");
         }
@@ -99,8 +108,18 @@ impl Index {
     }
 }
 
-pub(super) fn open_database(path: &std::path::Path) -> Result<Database, redb::Error> {
-    Ok(redb_file::open(path, CACHE_BYTES)?)
+pub(super) fn open_database(path: &Path, doubt: &Doubt) -> Result<Database, redb::Error> {
+    Ok(redb_file::open(path, CACHE_BYTES, doubt)?)
+}
+
+/// Makes a new index, which has its name once it is whole.
+fn make(path: &Path, now_s: u64) -> Result<(), redb::Error> {
+    let (new, doubt) = (redb_file::begin_new(path)?, Doubt::default());
+    prepare(&open_database(&new, &doubt)?, now_s)?;
+    if doubt.is_raised() {
+        return Err(io::Error::other("it could not be synced").into());
+    }
+    Ok(redb_file::end_new(&new, path)?)
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {

@@ -178,8 +178,8 @@ pub(super) fn write_whole(
     write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
 ) -> io::Result<u64> {
     let unfinished = path.with_extension("unfinished");
-    let file =
-        disk::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    none_if_missing(disk::remove_file(&unfinished))?;
+    let file = disk::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     let mut writer = io::BufWriter::with_capacity(256 * 1024, file);
     write(&mut writer)?;
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;

@@ -22,6 +22,7 @@ use super::tables::{META, RESULTS, SET_RESULTS, SETS, SPENT, UPLOADS, decode, en
 use super::uses::{self, KEPT, USED};
 use super::{INDEX, OpenError, into_io, lock, profiles};
 use crate::clock::Clock;
+use crate::redb_file::{self, Doubt};
 use crate::results::StoredResult;
 use crate::space::{Bounds, DiskOf};
 
@@ -50,22 +51,22 @@ pub fn rebuild_index(directory: &Path, clock: &dyn Clock) -> Result<Rebuilt, Ope
 
 /// The same; the lock is held.
 pub(super) fn rebuild(directory: &Path, clock: &dyn Clock) -> Result<Rebuilt, OpenError> {
-    let (path, new) = (directory.join(INDEX), directory.join("index.redb.new"));
-    none_if_missing(disk::remove_file(&new))?;
+    let path = directory.join(INDEX);
+    let new = redb_file::begin_new(&path)?;
     let rebuilt =
         fill(directory, &new, clock).map_err(|source| OpenError::Index { path: new.clone(), source })?;
     failpoint!("rebuild.filled");
     none_if_missing(disk::rename(&path, directory.join("index.redb.old")))?;
     failpoint!("rebuild.moved");
-    disk::rename(&new, &path)?;
-    disk::sync_directory(directory)?;
+    redb_file::end_new(&new, &path)?;
     Ok(rebuilt)
 }
 
 fn fill(directory: &Path, new: &Path, clock: &dyn Clock) -> Result<Rebuilt, redb::Error> {
     let ledger = Ledger::new(Bounds::default(), std::sync::Arc::new(DiskOf(directory.to_owned())));
     let files = Files::open(directory, std::sync::Arc::new(ledger)).map_err(redb::Error::Io)?;
-    let database = open_database(new)?;
+    let doubt = Doubt::default();
+    let database = open_database(new, &doubt)?;
     prepare(&database, clock.unix_s())?;
     make_tables(&database)?;
     let mut filling = Filling { files: &files, database: &database, batch: Vec::new(), left_out: 0 };

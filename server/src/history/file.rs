@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::series::{Bucket, Changes, Series};
 use crate::fault::Fault;
-use crate::redb_file;
+use crate::redb_file::{self, Doubt};
 use crate::seen::KeptModules;
 
 pub(super) const NAME: &str = "history.redb";
@@ -76,7 +76,7 @@ impl File {
 }
 
 fn open(path: &Path) -> Result<(File, Kept), redb::Error> {
-    let database = redb_file::open(path, CACHE_BYTES)?;
+    let database = redb_file::open(path, CACHE_BYTES, &Doubt::default())?;
     let transaction = database.begin_read()?;
     let rows = |table| -> Result<BTreeMap<u64, Bucket>, redb::Error> {
         let table = match transaction.open_table(table) {

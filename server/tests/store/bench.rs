@@ -178,7 +178,11 @@ impl Bench {
     /// Within bounds, on a disk that a test fills.
     pub(crate) fn on_disk_within(directory: &Path, bounds: Bounds, disk: Arc<FakeDisk>) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let store = Embedded::open_within(directory, clock.clone(), bounds, disk).unwrap();
+        Self::over(Embedded::open_within(directory, clock.clone(), bounds, disk).unwrap(), clock)
+    }
+
+    /// Over a store that was opened, with its clock.
+    pub(crate) fn over(store: Arc<Embedded>, clock: Arc<ManualClock>) -> Self {
         let rooms = Rooms {
             blobs: store.clone(),
             results: store.clone(),

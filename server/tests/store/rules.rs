@@ -4,6 +4,8 @@ mod backup;
 mod check;
 mod damage;
 mod evict;
+#[cfg(feature = "failpoints")]
+mod io;
 mod kill;
 #[cfg(feature = "failpoints")]
 mod killed_upkeep;
