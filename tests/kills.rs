@@ -257,9 +257,10 @@ fn a_builder_that_stands_still_is_waited_for_no_longer_than_told() {
     assert_eq!(server.results(), 1);
 }
 
-/// It is the compiler that somebody kills, for want of memory say: the caller sees what it would see without us.
+/// It is the compiler that somebody kills, for want of memory say: the caller sees what it would see without us, and the
+/// next who waits builds.
 #[test]
-fn a_killed_compiler_is_a_failure_that_nobody_waits_for() {
+fn a_killed_compiler_is_a_failure_of_its_own_launch_only() {
     let _turn = turn::alone();
     let scratch = Scratch::new("killed-compiler");
     let unit = Unit::write(&scratch, "unit", 7, Weight::Thinking(6));
@@ -285,6 +286,7 @@ fn a_killed_compiler_is_a_failure_that_nobody_waits_for() {
     assert_eq!(names_in(here.build()), [""; 0]);
     waiter.finish_within(Duration::from_secs(30)).ok();
     assert_eq!(there.stats().compiles, 1);
+    assert_eq!(server.metric("pcmcache_granted_total"), 2.0, "it did not build without a lease");
 }
 
 /// Whoever is killed next, launcher, watcher or compiler: the machine's own next build is right, and another machine,

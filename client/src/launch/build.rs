@@ -69,7 +69,8 @@ impl Session {
     }
 
     /// A compile that failed leaves what the compiler leaves: its depfile, its diagnostics in a file, and no object. Who
-    /// waits is told at once.
+    /// waits is told at once. A compiler that was killed, for want of memory as a rule, says nothing of the source: the
+    /// next who waits builds, and not all of them at the same time, for want of more memory still.
     pub(super) fn fail(
         &mut self,
         task: &Task,
@@ -77,11 +78,13 @@ impl Session {
         lease: Option<Lease>,
         lock: Option<Lock>,
     ) -> Result<u8, Stop> {
+        use std::os::unix::process::ExitStatusExt;
+        let killed = built.ran.status.signal() == Some(os::KILL);
         if let Some(lease) = lease {
-            lease.release(ReleaseReason::Failed);
+            lease.release(if killed { ReleaseReason::Abandoned } else { ReleaseReason::Failed });
         }
         if let Some(lock) = lock {
-            lock.release(true);
+            lock.release(!killed);
         }
         for (role, staged, path) in &built.plan.files {
             let is_made = matches!(role, Role::Object | Role::Bmi);
@@ -99,7 +102,6 @@ impl Session {
                 let _ = disk::remove_file(path);
             }
         }
-        use std::os::unix::process::ExitStatusExt;
         match built.ran.status.signal() {
             Some(signal) => Err(Stop::Interrupted(signal)),
             None => Ok(os::exit_code_of(built.ran.status)),
