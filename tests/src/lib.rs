@@ -9,6 +9,7 @@ pub mod atlas;
 pub mod authority;
 pub mod browser;
 pub mod chance;
+pub mod counted;
 pub mod deployed;
 pub mod edits;
 pub mod faithful;
