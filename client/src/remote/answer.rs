@@ -98,7 +98,9 @@ impl Answer {
     pub(super) async fn refusal(mut self) -> Result<Refusal, RemoteError> {
         let status = self.status();
         let body = match self.whole(limits::MAX_JSON).await {
-            // It did say no; that its words were cut short or are no words does not change that.
+            // What is missing, or who was first, is in the words: cut short, they say nothing, and may be asked for again.
+            Err(error) if matches!(status, 409 | 422) && error.may_be_restart() => return Err(error),
+            // Else it did say no; that its words were cut short or are no words does not change that.
             Err(error) if !error.is_silence() => Vec::new(),
             body => body?,
         };

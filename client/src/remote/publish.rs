@@ -220,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_is_asked_for_again_where_the_answer_was_cut() {
+        let built = Built::new("cut");
+        let (tries, digests) = (AtomicUsize::new(0), built.digests());
+        let fake = Fake::start(move |request, peer| {
+            match (request.line.starts_with(PUT_BLOB), tries.fetch_add(1, Ordering::SeqCst)) {
+                (true, _) => peer.body(201, ""),
+                (false, 0) => {
+                    peer.head(422, "content-length: 1000\r\n");
+                    peer.raw("{\"type\":");
+                }
+                (false, 1) => missing(peer, &digests),
+                (false, _) => peer.body(201, "{}"),
+            }
+        });
+        let (published, uploaded) = built.publish(&fake);
+        assert_eq!((published.unwrap(), uploaded), (Published::Stored, 700_006));
+    }
+
+    #[test]
     fn what_is_missing_is_uploaded_with_its_length_and_then_published() {
         let built = Built::new("uploads");
         let (tries, digests) = (AtomicUsize::new(0), built.digests());
