@@ -15,11 +15,14 @@ const COMPILER: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 int main(int count, char **words) {
   int compiles = 0;
+  const char *object = 0;
   for (int i = 1; i < count; ++i) {
+    if (!strcmp(words[i - 1], "-o")) object = words[i];
     if (!strcmp(words[i], "-###")) { compiles = 0; break; }
     compiles |= !strcmp(words[i], "-c");
   }
@@ -33,6 +36,12 @@ int main(int count, char **words) {
     nanosleep(&rest, 0);
   }
   words[0] = REAL;
+  if (UNSTEADY && compiles && fork()) {
+    int status = 0;
+    if (wait(&status) < 0 || status) return 97;
+    FILE *file = fopen(object, "a");
+    return !file || fprintf(file, "made by %d", (int)getpid()) < 0 || fclose(file) ? 96 : 0;
+  }
   execv(REAL, words);
   return 98;
 }
@@ -57,11 +66,21 @@ pub struct Begun {
 impl Counted {
     /// Builds it.
     pub fn build(scratch: &Scratch) -> Self {
+        Self::with(scratch, false)
+    }
+
+    /// Builds one whose object is another one each time: nobody minds what stands behind its end.
+    pub fn unsteady(scratch: &Scratch) -> Self {
+        Self::with(scratch, true)
+    }
+
+    fn with(scratch: &Scratch, unsteady: bool) -> Self {
         let (text, program) =
             (scratch.file("counted/clang.c", COMPILER), scratch.dir("counted").join("clang++"));
         let (log, real) = (scratch.path().join("counted/log"), tool::installed("PCMCACHE_TEST_CLANG", CLANG));
         let mut build = Command::new(CLANG.replace("++", ""));
         build.arg(format!("-DREAL=\"{}\"", real.display())).arg(format!("-DLOG=\"{}\"", log.display()));
+        build.arg(format!("-DUNSTEADY={}", u8::from(unsteady)));
         build.args(["-O1", "-o"]).arg(&program).arg(text);
         Process::start(build).finish().ok();
         Self { program, log }
