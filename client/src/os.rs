@@ -27,7 +27,10 @@ impl Moment {
     /// Now, by the coarse clock: whatever is changed from here on has a change time that is not before this.
     pub fn now() -> Self {
         let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
-        Self { seconds: now.tv_sec, nanos: now.tv_nsec as i64 }
+        let now = Self { seconds: now.tv_sec, nanos: now.tv_nsec as i64 };
+        #[cfg(feature = "failpoints")]
+        let now = Self { seconds: now.seconds.saturating_add(pcmcache_shared::wall::shift_s()), ..now };
+        now
     }
 
     /// When the file was last written, or renewed.
@@ -64,7 +67,13 @@ impl Moment {
 /// The wall clock, for expiries that several processes share.
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock enters the launcher")]
 pub fn wall_clock() -> std::time::SystemTime {
-    std::time::SystemTime::now()
+    let now = std::time::SystemTime::now();
+    #[cfg(feature = "failpoints")]
+    let now = match pcmcache_shared::wall::shift_s() {
+        ahead @ 0.. => now + Duration::from_secs(ahead.unsigned_abs()),
+        behind => now - Duration::from_secs(behind.unsigned_abs()),
+    };
+    now
 }
 
 /// Starts measuring a duration.

@@ -73,7 +73,10 @@ impl Clock for SystemClock {
 
     #[expect(clippy::disallowed_methods, reason = "the one place where the calendar enters the server")]
     fn unix_s(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        #[cfg(feature = "failpoints")]
+        let now = now.saturating_add_signed(pcmcache_shared::wall::shift_s());
+        now
     }
 
     async fn sleep_until(&self, moment: Moment) {

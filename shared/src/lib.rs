@@ -16,6 +16,8 @@ pub mod result;
 pub mod scope;
 pub mod signature;
 pub mod staged;
+#[cfg(feature = "failpoints")]
+pub mod wall;
 pub mod writer;
 
 pub use digest::{ActionKey, Claim, Digest, UnitKey};
