@@ -43,6 +43,12 @@ impl Moment {
         self.later(age) <= now
     }
 
+    /// Whether it lies at least `age` before `now`, or as far ahead: then the clock was set back since, and such a time would
+    /// stay young for as long as it was set back.
+    pub fn is_apart(self, now: Self, age: Duration) -> bool {
+        self.is_before(now, age) || now.is_before(self, age)
+    }
+
     /// So much later.
     pub fn later(self, by: Duration) -> Self {
         Self { seconds: self.seconds.saturating_add_unsigned(by.as_secs()), ..self }

@@ -7,9 +7,9 @@
 //! that length without content. A lost append or a cut file makes the estimate low; the daily trim sets it right.
 
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use pcmcache_shared::disk;
 
@@ -31,7 +31,7 @@ const STOP_AT: u64 = 92;
 const SEALED_PAGES: u64 = 5;
 
 /// Even what has no bound is tidied this often, in seconds.
-const TIDY_EVERY: i64 = 24 * 3600;
+const TIDY_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// The right to trim: one at a time.
 #[derive(Debug)]
@@ -184,7 +184,7 @@ impl Store {
     /// Whether the last trim is long ago. The first launch of all makes the lock that tells.
     fn is_untidy(&self) -> bool {
         match fs_err::metadata(self.root().join("trim.lock")) {
-            Ok(metadata) => Moment::now().seconds() - metadata.mtime() > TIDY_EVERY,
+            Ok(metadata) => Moment::modified(&metadata).is_apart(Moment::now(), TIDY_EVERY),
             Err(_) => {
                 let _ = self.lock_for_trim();
                 false

@@ -50,9 +50,9 @@ pub fn peek(path: &Path, limit: u64) -> Sealed {
     look(path, limit, |_| ())
 }
 
-/// Calls `renew` if the time of last use is old.
+/// Calls `renew` if the time of last use is old, or of a clock that was ahead.
 fn renew_if_old(metadata: &Metadata, renew: impl FnOnce()) {
-    if Moment::modified(metadata).is_before(Moment::now(), RENEW_AFTER) {
+    if Moment::modified(metadata).is_apart(Moment::now(), RENEW_AFTER) {
         renew();
     }
 }
@@ -115,6 +115,25 @@ pub fn create_beside(path: &Path) -> io::Result<StagedFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_lies_long_ago_or_ahead_is_renewed_by_use() {
+        let dir = std::env::temp_dir().join(format!("pcmcache-sealed-times-{}", std::process::id()));
+        let path = dir.join("file");
+        write(&path, b"hello\n").unwrap();
+        let modified = || Moment::modified(&fs_err::metadata(&path).unwrap());
+        let (now, far) = (modified(), RENEW_AFTER + Duration::from_secs(60));
+        let system = |moment: Moment| std::time::UNIX_EPOCH + Duration::from_secs(moment.seconds() as u64);
+        for then in [system(now) - far, system(now) + far] {
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+            assert!(modified().is_apart(Moment::now(), RENEW_AFTER));
+            peek(&path, 1000);
+            assert!(modified().is_apart(Moment::now(), RENEW_AFTER), "who only looks leaves it");
+            read(&path, 1000);
+            assert!(!modified().is_apart(Moment::now(), RENEW_AFTER));
+        }
+        fs_err::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn only_what_was_written_comes_back() {

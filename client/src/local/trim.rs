@@ -49,6 +49,15 @@ struct Holding {
     blobs: Vec<String>,
 }
 
+impl Holding {
+    /// What a clock that was ahead says was used last of all would stay the last to go.
+    fn age_from_now_on(&self) {
+        let now = Moment::now();
+        let ahead = |file: &&Found| now.is_before(file.used, sealed::RENEW_AFTER);
+        self.files.iter().filter(ahead).for_each(|file| os::renew(&file.path));
+    }
+}
+
 /// Starts a process that trims. It outlives the launcher, which must not keep a build waiting; the lock goes along as
 /// its standard input, so there is never more than one.
 pub fn start_trimmer(lock: TrimLock) {
@@ -79,6 +88,7 @@ impl Store {
         holdings.sort_by_key(|holding| std::cmp::Reverse(holding.used));
         let budget = target.map_or(u64::MAX, |target| target.0 / PAGE).saturating_sub(removal.in_work);
         let (kept, going) = split(holdings, &blobs, budget);
+        kept.iter().for_each(Holding::age_from_now_on);
         let stays = removal.remove(kept, going, &blobs);
         let pages = removal.in_work + stays;
         removal.done.kept = ByteSize(pages * PAGE);
@@ -127,14 +137,14 @@ impl Removal<'_> {
         let stages = Kind::ALL.into_iter().flat_map(|kind| self.store.inventory(kind));
         let stages = stages.chain(self.store.loose_files()).filter(Found::is_stage);
         for stage in stages.collect::<Vec<_>>() {
-            if stage.used.is_before(now, ABANDONED) {
+            if stage.used.is_apart(now, ABANDONED) {
                 self.remove_other(&stage);
             } else {
                 self.in_work += stage.pages;
             }
         }
         for lock in self.store.inventory(Kind::Locks) {
-            if lock.used.is_before(now, ABANDONED) && self.store.remove_lock(&lock) {
+            if lock.used.is_apart(now, ABANDONED) && self.store.remove_lock(&lock) {
                 self.done.others += 1;
             }
         }
@@ -191,7 +201,7 @@ impl Removal<'_> {
         let now = Moment::now();
         let mut wanted = Vec::new();
         for orphan in orphans {
-            if !orphan.used.is_before(now, ABANDONED) {
+            if !orphan.used.is_apart(now, ABANDONED) {
                 wanted.push(Holding { used: orphan.used, files: vec![orphan], blobs: Vec::new() });
             } else if orphan.is_as_found() {
                 self.remove_blob(&orphan);
