@@ -51,7 +51,9 @@ impl Moment {
 
     /// So much later.
     pub fn later(self, by: Duration) -> Self {
-        Self { seconds: self.seconds.saturating_add_unsigned(by.as_secs()), ..self }
+        let nanos = self.nanos + i64::from(by.subsec_nanos());
+        let seconds = self.seconds.saturating_add_unsigned(by.as_secs());
+        Self { seconds: seconds.saturating_add(nanos / 1_000_000_000), nanos: nanos % 1_000_000_000 }
     }
 
     /// Seconds since 1970, for expiries that outlive the process.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use pcmcache_shared::{Output, ReleaseReason, Role, disk, failpoint};
 
@@ -23,11 +24,25 @@ pub(super) struct Built {
     pub(super) plan: Plan,
     /// When the compiler was started.
     pub(super) start: Moment,
+    /// Tells how long ago that is, whatever happens to the clock.
+    watch: Instant,
 }
+
+/// By how much clocks may seem to differ: a tick, and what a clock is corrected by without a jump.
+const SLACK: Duration = Duration::from_millis(50);
+const CORRECTED: u32 = 1000;
 
 impl Built {
     pub(super) fn succeeded(&self) -> bool {
         self.ran.status.success()
+    }
+
+    /// Whether the clock was set back since the compiler was started. Then what was written since may look as if it was
+    /// written before.
+    pub(super) fn clock_was_set_back(&self) -> bool {
+        let passed = self.watch.elapsed();
+        let slack = SLACK + passed / CORRECTED;
+        Moment::now() < self.start.later(passed.saturating_sub(slack))
     }
 }
 
@@ -54,7 +69,7 @@ impl Session {
         // directories must tell what was there, our own stages were made earlier, too.
         let earlier = if task.invocation.family == Family::Gcc { Moment::now() } else { self.began };
         earlier.let_pass();
-        let start = Moment::now();
+        let (start, watch) = (Moment::now(), os::stopwatch());
         let ran = run(&program, &args, &self.interrupt);
         let ran = ran.map_err(|error| Bypass::new("cannot-run", error.to_string()))?;
         if self.interrupt.came() {
@@ -65,7 +80,7 @@ impl Session {
         } else if task.shareable {
             self.counts.compiles += 1;
         }
-        Ok(Built { ran, plan, start })
+        Ok(Built { ran, plan, start, watch })
     }
 
     /// A compile that failed leaves what the compiler leaves: its depfile, its diagnostics in a file, and no object. Who

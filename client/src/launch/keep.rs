@@ -168,6 +168,10 @@ impl Session {
         let set = self.inputs.learn(&task.invocation, listing, graph, headers, lists_bmis, built.start)?;
         self.refuse_foreign_bmis(task, &set)?;
         self.inputs.unchanged_since(built.start)?;
+        if built.clock_was_set_back() {
+            let why = "the clock was set back while the compiler ran: times do not tell";
+            return Err(Uncacheable::new("input-changed", why));
+        }
         let recipe = self.inputs.recipe(&task.unit, &set, &task.invocation);
         let gone = || Uncacheable::new("input-changed", "an input is gone");
         Ok(Known { recipe: Some(recipe.ok_or_else(gone)?), set })
