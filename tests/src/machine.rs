@@ -17,6 +17,16 @@ use crate::process::MARK;
 use crate::tool::{self, CLANG};
 use crate::{Finished, Process, Scratch};
 
+/// The variable that names the file which says by how many seconds a program's wall clock is off.
+pub(crate) const CLOCK: &str = "PCMCACHE_TEST_CLOCK";
+
+/// Writes that file. It is never there in part.
+pub(crate) fn set_clock(file: &Path, seconds: i64) {
+    let beside = file.with_extension("new");
+    fs_err::write(&beside, seconds.to_string()).expect("a clock");
+    fs_err::rename(&beside, file).expect("a clock");
+}
+
 /// One machine. Its processes see only the variables that it names: nothing of who runs the test.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -54,6 +64,7 @@ impl Machine {
             .with(MARK, mark)
             .with("PCMCACHE_DIR", home.join("cache"))
             .with("PCMCACHE_LOG", home.join("log"))
+            .with(CLOCK, home.join("clock"))
             // A server that is slow because all tests run beside it is not what they are about.
             .with("PCMCACHE_TIMEOUT", "5")
     }
@@ -83,6 +94,11 @@ impl Machine {
     /// That stops at this step of a launch: announces itself by `at`, goes on once `at` is removed.
     pub fn waiting(self, failpoint: &str, at: &Path) -> Self {
         self.with("PCMCACHE_FAILPOINT", format!("{failpoint}=wait:{}", at.display()))
+    }
+
+    /// Sets its wall clock so many seconds ahead of the true time, for what runs already too.
+    pub fn is_ahead_by(&self, seconds: i64) {
+        set_clock(&self.home.join("clock"), seconds);
     }
 
     /// With a second build directory, and the same cache.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::machine::{CLOCK, set_clock};
 use crate::patience::within;
 use crate::process::{Finished, MARK, Process};
 use crate::{Scratch, http, tool};
@@ -38,7 +39,8 @@ impl Store {
     /// Runs the server's program on the directory.
     fn run(&self, words: &[&str]) -> Finished {
         let mut command = Command::new(tool::server());
-        command.env_clear().env(MARK, &self.mark).arg("--data-dir").arg(&self.data).args(words);
+        command.env_clear().env(MARK, &self.mark).env(CLOCK, self.data.with_extension("clock"));
+        command.arg("--data-dir").arg(&self.data).args(words);
         Process::start(command).finish()
     }
 }
@@ -107,6 +109,11 @@ impl Server {
         made.stdout.trim().to_owned()
     }
 
+    /// Sets its wall clock so many seconds ahead of the true time, for what runs already too.
+    pub fn is_ahead_by(&self, seconds: i64) {
+        set_clock(&self.store.data.with_extension("clock"), seconds);
+    }
+
     /// Whether its process has ended.
     pub fn ended(&mut self) -> bool {
         self.process.ended()
@@ -158,7 +165,7 @@ impl Server {
 fn run(store: &Store, listen: &str, arguments: &[String], failpoint: Option<&str>) -> Process {
     let mut command = Command::new(tool::server());
     command.env_clear().env(MARK, &store.mark).args(["--listen", listen, "--data-dir"]).arg(&store.data);
-    command.args(arguments);
+    command.args(arguments).env(CLOCK, store.data.with_extension("clock"));
     if let Some(failpoint) = failpoint {
         command.env("PCMCACHE_FAILPOINT", failpoint);
     }
