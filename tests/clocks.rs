@@ -28,12 +28,14 @@ const JUMPS: [i64; 6] = [1, -1, HOUR, -HOUR, DECADE, -DECADE];
 const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// Every jump on a thread of its own.
-fn for_each_jump(what: impl Fn(i64) + Sync) {
+fn for_each_jump(what: impl Fn(i64, &Machine) + Sync) {
+    let beside = Scratch::new("clocks-experienced");
+    let known = Machine::experienced(&beside);
     std::thread::scope(|scope| {
         let threads = JUMPS.map(|jump| {
             scope.spawn({
-                let what = &what;
-                move || what(jump)
+                let (what, known) = (&what, &known);
+                move || what(jump, known)
             })
         });
         let failed: Vec<_> = JUMPS
@@ -65,10 +67,10 @@ fn elsewhere(machine: &Machine, scratch: &Scratch, name: &str) -> Machine {
 #[test]
 fn a_servers_clock_that_jumps_ends_no_lease_keeps_none_and_evicts_nothing() {
     let _turn = turn::alone();
-    for_each_jump(|jump| {
+    for_each_jump(|jump, known| {
         let scratch = Scratch::new(&format!("server-clock{jump}"));
         let mut server = Server::start_as(&scratch, ["--max-size", "64M"]);
-        let machine = |name: &str| Machine::new(&scratch, name).remote(&server.url());
+        let machine = |name: &str| Machine::new(&scratch, name).knowing(known).remote(&server.url());
         let unit = |name: &str| Unit::write(&scratch, name, 7, Weight::Light);
         let (holder, waiting, third) = (machine("holder"), machine("waiting"), machine("third"));
         let (kept, wanted, more, after) = (unit("kept"), unit("wanted"), unit("more"), unit("after"));
@@ -105,7 +107,7 @@ fn a_servers_clock_that_jumps_ends_no_lease_keeps_none_and_evicts_nothing() {
             server.restart();
             assert_eq!(server.results(), 3, "nothing was evicted");
         }
-        let late = Machine::new(&scratch, "late").remote(&server.url());
+        let late = Machine::new(&scratch, "late").knowing(known).remote(&server.url());
         build(&late, &scratch, &kept);
         build(&late, &scratch, &after);
         let stats = late.stats();
@@ -139,13 +141,13 @@ fn a_token_ends_when_the_calendar_says_and_counts_again_when_that_is_mended() {
 #[test]
 fn a_builders_clock_that_jumps_ends_no_lease_and_hides_no_server() {
     let _turn = turn::alone();
-    for_each_jump(|jump| {
+    for_each_jump(|jump, known| {
         let scratch = Scratch::new(&format!("client-clock{jump}"));
         let beside = Scratch::new("client-clock-server");
         let server = Server::start(&beside);
         let link = Link::near(server.address());
-        let machine = Machine::new(&scratch, "machine").remote(&link.url());
-        let other = Machine::new(&scratch, "other").remote(&server.url());
+        let machine = Machine::new(&scratch, "machine").knowing(known).remote(&link.url());
+        let other = Machine::new(&scratch, "other").knowing(known).remote(&server.url());
         let unit = |name: &str| Unit::write(&scratch, name, 7, Weight::Light);
         let (kept, held, lost) = (unit("kept"), unit("held"), unit("lost"));
         build(&machine, &scratch, &kept);
@@ -236,12 +238,12 @@ fn ahead(directory: &Path) -> usize {
 #[test]
 fn files_of_a_cache_that_a_wrong_clock_wrote_are_used_and_do_not_stay_for_it() {
     let _turn = turn::alone();
-    for_each_jump(|jump| {
+    for_each_jump(|jump, known| {
         let scratch = Scratch::new(&format!("file-times{jump}"));
         let beside = Scratch::new("file-times-server");
         let server = Server::start(&beside);
-        let maker = Machine::new(&scratch, "maker").remote(&server.url());
-        let machine = Machine::new(&scratch, "machine").remote(&server.url());
+        let maker = Machine::new(&scratch, "maker").knowing(known).remote(&server.url());
+        let machine = Machine::new(&scratch, "machine").knowing(known).remote(&server.url());
         let [fetched, own, unused] =
             ["fetched", "own", "unused"].map(|name| Unit::write(&scratch, name, 7, Weight::Light));
         build(&maker, &scratch, &fetched);

@@ -16,7 +16,6 @@ mod scripts;
 #[path = "network/twice.rs"]
 mod twice;
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,7 +25,6 @@ use pcmcache_shared::api::limits::{GRACE, LEASE_TTL};
 use pcmcache_tests::authority::Authority;
 use pcmcache_tests::link::Link;
 use pcmcache_tests::link::fault::Fault;
-use pcmcache_tests::scratch::files_below;
 use pcmcache_tests::unit::Outputs;
 use pcmcache_tests::{Chance, Finished, Machine, Scratch, Server, Unit, Weight, turn, within};
 use scripts::{Case, SCRIPTS, Side, Way};
@@ -51,8 +49,7 @@ struct Stage {
     plain: Server,
     tls: Server,
     authority: Authority,
-    /// The cache directory of a machine that knows the compiler, which takes a second to get to know.
-    known: PathBuf,
+    known: Machine,
     scratch: Scratch,
     _servers: [Scratch; 2],
 }
@@ -73,10 +70,7 @@ impl Stage {
         let shows = authority.sign(HOST);
         let plain = Server::start(&servers[0]);
         let tls = Server::start_as(&servers[1], ["--tls-cert", &shows.cert, "--tls-key", &shows.key]);
-        let machine = Machine::new(&scratch, "known");
-        machine.compile(Unit::write(&scratch, "known", 7, Weight::Light).arguments()).ok();
-        machine.start(machine.launcher(), ["stats", "--zero"]).finish().ok();
-        let known = machine.cache();
+        let known = Machine::experienced(&scratch);
         Self { plain, tls, authority, known, scratch, _servers: servers }
     }
 
@@ -99,12 +93,8 @@ impl<'a> Play<'a> {
         let machine = Machine::new(&self.stage.scratch, &format!("{}-{name}", self.unit_name()))
             .with("PCMCACHE_TIMEOUT", TIMEOUT.to_string())
             .with("PCMCACHE_AGENT", if self.case.way.has_agent() { "on" } else { "off" })
-            .with("PCMCACHE_CA_FILE", self.stage.authority.file());
-        for file in files_below(&self.stage.known) {
-            let to = machine.cache().join(&file);
-            fs_err::create_dir_all(to.parent().expect("a directory")).expect("a directory");
-            fs_err::copy(self.stage.known.join(&file), to).expect("what is known of the compiler");
-        }
+            .with("PCMCACHE_CA_FILE", self.stage.authority.file())
+            .knowing(&self.stage.known);
         let scheme = if self.case.way.is_tls() { "https" } else { "http" };
         machine.remote(&format!("{scheme}://{}", self.link.address()))
     }

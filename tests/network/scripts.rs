@@ -177,7 +177,9 @@ impl Script {
     fn other_ways(&self, side: Side, of: Of) -> &'static [Way] {
         let is_blind = match self.what {
             Happens::There(at, _) => matches!(at(&mut Chance::seeded(0), of), Connect | Up(_) | Down(_)),
-            Happens::Road(..) => true,
+            // No agent is started there before it is needed.
+            Happens::Road(..) if side == Side::Out => return &[Way::Tls],
+            Happens::Road(..) => return &[Way::Tls, Way::Background, Way::Sync],
         };
         match (side, of, is_blind) {
             (Side::Out, _, true) => &[Way::Agent, Way::Tls, Way::TlsAgent],

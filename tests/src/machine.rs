@@ -14,8 +14,9 @@ use rustix::process::Pid;
 use serde::Deserialize;
 
 use crate::process::MARK;
+use crate::scratch::files_below;
 use crate::tool::{self, CLANG};
-use crate::{Finished, Process, Scratch};
+use crate::{Finished, Process, Scratch, Unit, Weight};
 
 /// The variable that names the file which says by how many seconds a program's wall clock is off.
 pub(crate) const CLOCK: &str = "PCMCACHE_TEST_CLOCK";
@@ -99,6 +100,24 @@ impl Machine {
     /// Sets its wall clock so many seconds ahead of the true time, for what runs already too.
     pub fn is_ahead_by(&self, seconds: i64) {
         set_clock(&self.home.join("clock"), seconds);
+    }
+
+    /// With a copy of another's cache: getting to know a compiler takes a second, which a test of many machines has not.
+    pub fn knowing(self, other: &Self) -> Self {
+        for file in files_below(&other.cache()) {
+            let to = self.cache().join(&file);
+            fs_err::create_dir_all(to.parent().expect("a directory")).expect("a directory");
+            fs_err::copy(other.cache().join(&file), to).expect("what is known of the compiler");
+        }
+        self
+    }
+
+    /// One that has compiled something, and counted nothing.
+    pub fn experienced(scratch: &Scratch) -> Self {
+        let machine = Self::new(scratch, "experienced");
+        machine.compile(Unit::write(scratch, "experience", 7, Weight::Light).arguments()).ok();
+        machine.start(&machine.launcher, ["stats", "--zero"]).finish().ok();
+        machine
     }
 
     /// With a second build directory, and the same cache.
