@@ -149,8 +149,9 @@ impl Limiter {
     /// # Errors
     /// [`TooMuch`] if it must not be done now; then nothing is counted.
     pub fn admit(self: &Arc<Self>, who: &Who, kind: Kind) -> Result<Admitted, TooMuch> {
-        let now = self.clock.now();
         let mut ledger = self.ledger();
+        // Not before: who waited for the ledger would take those that came after for requests far ahead of their time.
+        let now = self.clock.now();
         let who = ledger.account_of(who, now);
         let account = ledger.accounts.entry(who.clone()).or_default();
         let (most, excess) = match kind {
