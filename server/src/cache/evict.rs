@@ -217,9 +217,10 @@ async fn coldest(
 
 /// Removes these results, then the blobs that nobody else names; says how many results went, and what that freed.
 async fn remove(cache: &Arc<Cache>, batch: &[Standing]) -> Result<(u64, Freed), CacheError> {
-    let names: Vec<(Scope, ActionKey)> =
-        batch.iter().map(|standing| (standing.scope.clone(), standing.action)).collect();
-    let removed = cache.rooms.results.remove(names, PIN).await;
+    let names = batch.iter().map(|standing| (standing.scope.clone(), standing.action)).collect();
+    // Some may have answered since they were looked for, while others went.
+    let removed = cache.rooms.results.remove(cache.uses.choose(names), PIN).await;
+    cache.uses.spare();
     // Also after an error: some may have gone.
     cache.near.forget([]);
     let removed = removed?;

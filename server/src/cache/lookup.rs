@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pcmcache_shared::api::lookup::{LookupAnswer, LookupRequest, UnitSets};
 use pcmcache_shared::api::{Inline, KeyedResult, OfferedSet, limits};
 use pcmcache_shared::{ActionKey, Digest, Scope, recipe};
 
 use super::{Cache, CacheError};
-use crate::results::{SetRow, StoredResult};
+use crate::results::{SetRow, StoredResult, Use};
 use crate::trust::View;
 
 /// What one answer holds at most, in bytes of texts and inlined blobs: JSON may double it, and a client reads no more
@@ -107,11 +108,14 @@ impl Cache {
         view: &View,
         action: ActionKey,
     ) -> Result<Option<KeyedResult>, CacheError> {
-        let found = self.keyed(view, action).await?;
-        if let Some(found) = &found {
-            self.uses.used(&found.scope, action);
+        let Some(found) = self.keyed(view, action).await? else { return Ok(None) };
+        if self.uses.used(&found.scope, action) {
+            return Ok(Some(found));
         }
-        Ok(found)
+        // Either it has gone once the use is written, or it stays.
+        let now = Use { scope: found.scope, action, ago: Duration::ZERO };
+        self.rooms.results.used(vec![now]).await?;
+        self.keyed(view, action).await
     }
 
     /// The result of a key if there is one that answers, with its small blobs.

@@ -1,7 +1,7 @@
 //! When results were last used: noted in memory, written to the store now and then in one batch. A kill loses the notes of
 //! the last minute, which makes some results look older than they are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ const RANK: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Uses {
     clock: Arc<dyn Clock>,
     notes: Mutex<HashMap<(Scope, ActionKey), Note>>,
+    /// What an eviction has chosen and is about to remove. Locked before the notes.
+    chosen: Mutex<HashSet<(Scope, ActionKey)>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,16 +33,41 @@ struct Note {
 
 impl Uses {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, notes: Mutex::default() }
+        Self { clock, notes: Mutex::default(), chosen: Mutex::default() }
     }
 
     fn notes(&self) -> MutexGuard<'_, HashMap<(Scope, ActionKey), Note>> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It answered whoever asked for it.
-    pub(crate) fn used(&self, scope: &Scope, action: ActionKey) {
+    fn chosen(&self) -> MutexGuard<'_, HashSet<(Scope, ActionKey)>> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It answers whoever asked for it. False, and nothing is noted, if an eviction has just chosen it: whoever wants to rest
+    /// on it must write its use down, and look again.
+    #[must_use]
+    pub(crate) fn used(&self, scope: &Scope, action: ActionKey) -> bool {
+        let chosen = self.chosen();
+        if chosen.contains(&(scope.clone(), action)) {
+            return false;
+        }
         self.note(scope, action, Duration::ZERO);
+        true
+    }
+
+    /// Those of the results that may still go, since nobody used them meanwhile. No use of them is noted until
+    /// [`Self::spare`].
+    pub(crate) fn choose(&self, mut results: Vec<(Scope, ActionKey)>) -> Vec<(Scope, ActionKey)> {
+        let mut chosen = self.chosen();
+        results.retain(|(scope, action)| !self.has(scope, *action));
+        chosen.extend(results.iter().cloned());
+        results
+    }
+
+    /// The eviction is done with those that it had chosen.
+    pub(crate) fn spare(&self) {
+        self.chosen().clear();
     }
 
     /// It was offered to someone who may have a use for it, as the `rank`th of its set. Clients take the newest, mostly: if
@@ -111,7 +138,7 @@ mod tests {
         assert!(!uses.has(&scope, action));
         assert_eq!(ago(), 2 * RANK);
         uses.offered(&scope, action, 1);
-        uses.used(&scope, action);
+        assert!(uses.used(&scope, action));
         uses.offered(&scope, action, 3);
         clock.advance(Duration::from_secs(5));
         assert!(uses.has(&scope, action));
@@ -123,10 +150,22 @@ mod tests {
     }
 
     #[test]
+    fn what_an_eviction_has_chosen_is_not_used_and_what_was_used_is_not_chosen() {
+        let uses = Uses::new(Arc::new(ManualClock::default()));
+        let (used, idle) = ((Scope::default(), ActionKey::of("a")), (Scope::default(), ActionKey::of("b")));
+        assert!(uses.used(&used.0, used.1));
+        assert_eq!(uses.choose(vec![used.clone(), idle.clone()]), [idle.clone()]);
+        assert!(uses.used(&used.0, used.1));
+        assert!(!uses.used(&idle.0, idle.1) && !uses.has(&idle.0, idle.1));
+        uses.spare();
+        assert!(uses.used(&idle.0, idle.1) && uses.has(&idle.0, idle.1));
+    }
+
+    #[test]
     fn the_notes_are_bounded() {
         let uses = Uses::new(Arc::new(ManualClock::default()));
         for n in 0..=MAX_NOTES {
-            uses.used(&Scope::default(), ActionKey::of(n.to_le_bytes()));
+            assert!(uses.used(&Scope::default(), ActionKey::of(n.to_le_bytes())));
         }
         assert!(uses.are_many());
         assert_eq!(uses.take().len(), MAX_NOTES);
