@@ -86,7 +86,7 @@ pub trait Leases: Send + Sync + fmt::Debug {
     async fn current(&self, scope: &Scope, claim: Claim) -> Result<Option<Lease>, Fault>;
 
     /// Lets the lease live for `ttl` from now, though not beyond what it was granted for at most. Says how long it now
-    /// lives, or `None` if this grant lives no more.
+    /// lives, or `None` if this grant lives no more, or is not durable yet.
     async fn extend(
         &self,
         scope: &Scope,

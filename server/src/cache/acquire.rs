@@ -228,9 +228,13 @@ impl Acquisition {
 
     /// Hands the lease over, and holds it for as long as the stream is open.
     async fn hold(self, granted: Granted, place: Option<Waiter>) {
-        let Granted { at, lease } = granted;
+        let Granted { at, lease, is_resumed } = granted;
         if let Some(place) = place {
             place.leave_with_lease();
+        }
+        if !is_resumed && self.cache.holds.has(&at, lease.fence) {
+            // While it was granted the client lost this stream and asked again: the newer stream has it.
+            return;
         }
         let holding = self.request.hold.then(|| self.cache.holds.take(&at, lease.fence));
         let line = AcquireLine::Granted {
@@ -244,6 +248,7 @@ impl Acquisition {
         let ended = match holding {
             Some(holding) if heard => self.hold_while_open(&at, holding).await,
             Some(_) | None if heard => Ok(()),
+            Some(holding) if holding.is_over() => Ok(()),
             // Nobody heard of this grant, so nobody will use it.
             Some(_) | None => self.cache.drop_lease(&at, lease.fence, Duration::ZERO).await,
         };

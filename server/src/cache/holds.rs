@@ -45,6 +45,11 @@ impl Holds {
         Holding { holds: Arc::clone(self), at: at.clone(), fence, over }
     }
 
+    /// Whether a stream holds this grant.
+    pub(crate) fn has(&self, at: &ScopedClaim, fence: Fence) -> bool {
+        self.streams().get(at).is_some_and(|stream| stream.fence == fence)
+    }
+
     /// The lease ended: so does the stream that held it.
     pub(crate) fn end(&self, at: &ScopedClaim, fence: Fence) {
         let mut streams = self.streams();
@@ -90,6 +95,7 @@ mod tests {
         let (holds, at) = (Arc::new(Holds::default()), (Scope::default(), Claim::of("c")));
         let first = holds.take(&at, Fence(1));
         let second = holds.take(&at, Fence(1));
+        assert!(holds.has(&at, Fence(1)) && !holds.has(&at, Fence(2)));
         assert!(first.is_over() && !second.is_over());
         drop(first);
         holds.end(&at, Fence(9));

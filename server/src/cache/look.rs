@@ -32,6 +32,8 @@ pub(super) enum Look {
 pub(super) struct Granted {
     pub(super) at: ScopedClaim,
     pub(super) lease: Lease,
+    /// Whether this very request had it before.
+    pub(super) is_resumed: bool,
 }
 
 impl Cache {
@@ -156,7 +158,7 @@ impl Cache {
                 self.counters.resumed.one();
                 let at = (scope.clone(), claim);
                 self.seen.granted(&at, lease.fence, request);
-                return Ok(Some(Granted { at, lease }));
+                return Ok(Some(Granted { at, lease, is_resumed: true }));
             }
         }
         Ok(None)
@@ -217,7 +219,7 @@ impl Cache {
             self.counters.taken_over.one();
             tracing::info!(scope = %at.0, claim = %at.1, "a lease ran out and was granted to another");
         }
-        Ok(Look::Granted(Granted { at, lease }))
+        Ok(Look::Granted(Granted { at, lease, is_resumed: false }))
     }
 
     async fn appeared(

@@ -31,8 +31,7 @@ impl Leases for Embedded {
         let write = move |transaction: &WriteTransaction| insert_row(transaction, &key, claim, &row);
         self.writer.write("grant a lease", write).await?;
         unwritten.at = None;
-        // It counts from now, however long the disk took.
-        if let Some(expires_in) = self.leases.extend_now(scope, claim, lease.fence, ttl) {
+        if let Some(expires_in) = self.leases.written_now(scope, claim, lease.fence, ttl) {
             lease.expires_in = expires_in;
         }
         Ok(grant)

@@ -91,12 +91,14 @@ struct Held {
     deadline: Moment,
     /// When it ends however often it is renewed.
     end: Moment,
+    /// Whether its grant is as durable as the store makes it. Until then it keeps others out, and nobody holds it.
+    is_written: bool,
 }
 
 impl Held {
     fn new(fence: Fence, ask: Ask, now: Moment, lives: Duration) -> Self {
         let end = now + ask.at_most;
-        Self { fence, ask, deadline: (now + lives).min(end), end }
+        Self { fence, ask, deadline: (now + lives).min(end), end, is_written: false }
     }
 
     /// What others may see of it, if it lives.
@@ -139,7 +141,7 @@ impl MemoryLeases {
     /// Takes in a lease that an earlier process granted: it lives for [`RESTART_GRACE`].
     pub(crate) fn restore(&self, scope: Scope, claim: Claim, fence: Fence, ask: Ask) {
         let held = Held::new(fence, ask, self.clock.now(), RESTART_GRACE);
-        self.state().insert((scope, claim), held);
+        self.state().insert((scope, claim), Held { is_written: true, ..held });
     }
 
     /// The next fence is above this one.
@@ -183,10 +185,25 @@ impl MemoryLeases {
         fence: Fence,
         ttl: Duration,
     ) -> Option<Duration> {
-        self.living((scope, claim, fence), |held, now| {
-            held.deadline = (now + ttl).min(held.end);
-            held.deadline.since(now)
-        })
+        let extend = |held: &mut Held, now: Moment| {
+            held.is_written.then(|| {
+                held.deadline = (now + ttl).min(held.end);
+                held.deadline.since(now)
+            })
+        };
+        self.living((scope, claim, fence), extend).flatten()
+    }
+
+    /// The grant is durable. It counts from now, however long that took.
+    pub(crate) fn written_now(
+        &self,
+        scope: &Scope,
+        claim: Claim,
+        fence: Fence,
+        ttl: Duration,
+    ) -> Option<Duration> {
+        self.living((scope, claim, fence), |held, _| held.is_written = true)?;
+        self.extend_now(scope, claim, fence, ttl)
     }
 
     pub(crate) fn shrink_now(&self, scope: &Scope, claim: Claim, fence: Fence, to: Duration) {
@@ -221,7 +238,12 @@ impl MemoryLeases {
 #[async_trait]
 impl Leases for MemoryLeases {
     async fn grant(&self, scope: &Scope, claim: Claim, ask: Ask) -> Result<Grant, Fault> {
-        Ok(self.grant_now(scope, claim, ask))
+        let ttl = ask.ttl;
+        let grant = self.grant_now(scope, claim, ask);
+        if let Grant::New { lease, .. } = &grant {
+            self.written_now(scope, claim, lease.fence, ttl);
+        }
+        Ok(grant)
     }
 
     async fn current(&self, scope: &Scope, claim: Claim) -> Result<Option<Lease>, Fault> {
@@ -253,5 +275,31 @@ impl Leases for MemoryLeases {
 
     async fn forget_expired(&self) -> Result<usize, Fault> {
         Ok(self.forget_expired_now().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn a_grant_that_is_not_written_keeps_others_out_and_is_not_resumed() {
+        let leases = MemoryLeases::new(Arc::new(ManualClock::default()));
+        let (scope, claim, ttl) = (Scope::default(), Claim::of("c"), Duration::from_secs(15));
+        let ask = || Ask {
+            request_id: "once".to_owned(),
+            holder: String::new(),
+            writers: Vec::new(),
+            secret: pcmcache_shared::Secret::from_random([7; 16]),
+            expected: None,
+            ttl,
+            at_most: ttl * 2,
+        };
+        let Grant::New { lease, .. } = leases.grant_now(&scope, claim, ask()) else { panic!("no grant") };
+        assert!(matches!(leases.grant_now(&scope, claim, ask()), Grant::Held(_)));
+        assert_eq!(leases.extend_now(&scope, claim, lease.fence, ttl), None);
+        assert_eq!(leases.written_now(&scope, claim, lease.fence, ttl), Some(ttl));
+        assert_eq!(leases.extend_now(&scope, claim, lease.fence, ttl), Some(ttl));
     }
 }
