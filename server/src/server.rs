@@ -179,8 +179,12 @@ pub struct Server {
 impl Server {
     /// Reads the certificate and opens the store that the flags name.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        Self::open_by(config, Arc::new(SystemClock::new())).await
+    }
+
+    /// The same, by another clock: leases, pins and ages follow it, connections the real one.
+    pub async fn open_by(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let directory = config.data_dir()?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let tls = config.tls_files().map(|files| Tls::open(files, Arc::clone(&clock))).transpose();
         let tls = tls.context("cannot speak TLS (--tls-cert, --tls-key, --tls-client-ca)")?;
         let opening = {
