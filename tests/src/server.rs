@@ -20,6 +20,7 @@ use crate::{Scratch, http, tool};
 pub struct Server {
     url: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Process,
     /// What the processes before this one wrote to their standard error.
     past: String,
@@ -61,20 +62,30 @@ impl Server {
 
     /// The same, with these flags.
     pub fn start_as<A: Into<String>>(scratch: &Scratch, arguments: impl IntoIterator<Item = A>) -> Self {
-        Self::start_all(scratch, arguments.into_iter().map(Into::into).collect(), None)
+        Self::start_all(scratch, arguments.into_iter().map(Into::into).collect(), Vec::new(), None)
+    }
+
+    /// The same, with these variables too; they are there after a restart as well.
+    pub fn start_in(scratch: &Scratch, arguments: Vec<String>, environment: Vec<(String, String)>) -> Self {
+        Self::start_all(scratch, arguments, environment, None)
     }
 
     /// The same, with this value of `PCMCACHE_FAILPOINT`.
     pub fn start_with(scratch: &Scratch, failpoint: Option<&str>) -> Self {
-        Self::start_all(scratch, Vec::new(), failpoint)
+        Self::start_all(scratch, Vec::new(), Vec::new(), failpoint)
     }
 
-    fn start_all(scratch: &Scratch, arguments: Vec<String>, failpoint: Option<&str>) -> Self {
+    fn start_all(
+        scratch: &Scratch,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+        failpoint: Option<&str>,
+    ) -> Self {
         let (data, mark) = (scratch.path().join("server"), format!("{}#server", scratch.path().display()));
         let store = Store { data, mark, is_damaged: false };
-        let process = run(&store, "127.0.0.1:0", &arguments, failpoint);
+        let process = run(&store, "127.0.0.1:0", &arguments, &environment, failpoint);
         let url = listening(&process);
-        Self { url, arguments, process, past: String::new(), store }
+        Self { url, arguments, environment, process, past: String::new(), store }
     }
 
     /// Where it listens.
@@ -119,6 +130,11 @@ impl Server {
         self.process.ended()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// SIGKILL, and its end.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -133,9 +149,15 @@ impl Server {
 
     /// Starts again, once it has ended, on the same data directory and the same port.
     pub fn restart(&mut self) {
+        self.restart_with(None);
+    }
+
+    /// The same, with this value of `PCMCACHE_FAILPOINT`.
+    pub fn restart_with(&mut self, failpoint: Option<&str>) {
         assert!(self.process.ended(), "the server still runs");
         self.past = self.log();
-        self.process = run(&self.store, &self.address().to_string(), &self.arguments, None);
+        let address = self.address().to_string();
+        self.process = run(&self.store, &address, &self.arguments, &self.environment, failpoint);
         assert_eq!(listening(&self.process), self.url);
     }
 
@@ -162,10 +184,17 @@ impl Server {
     }
 }
 
-fn run(store: &Store, listen: &str, arguments: &[String], failpoint: Option<&str>) -> Process {
+fn run(
+    store: &Store,
+    listen: &str,
+    arguments: &[String],
+    environment: &[(String, String)],
+    failpoint: Option<&str>,
+) -> Process {
     let mut command = Command::new(tool::server());
     command.env_clear().env(MARK, &store.mark).args(["--listen", listen, "--data-dir"]).arg(&store.data);
     command.args(arguments).env(CLOCK, store.data.with_extension("clock"));
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     if let Some(failpoint) = failpoint {
         command.env("PCMCACHE_FAILPOINT", failpoint);
     }
