@@ -14,6 +14,7 @@ mod acquire;
 pub mod agent;
 mod answer;
 pub mod breaker;
+pub mod carrier;
 pub mod ci;
 mod error;
 #[cfg(test)]
@@ -43,7 +44,7 @@ use pcmcache_shared::api::revocations::Revocations;
 use pcmcache_shared::api::token::WhoAmI;
 use pcmcache_shared::api::{KeyedResult, OfferedSet};
 use pcmcache_shared::{ActionKey, Claim, Digest, ProfileName, Scope};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 pub use error::{RemoteError, Unreached};
 pub use lease::Lease;
@@ -181,11 +182,19 @@ impl Remote {
         busy: &mut (dyn FnMut() + Send),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Answer, RemoteError> {
+        self.engine.run(interrupted, self.ask(request, busy))
+    }
+
+    async fn ask(
+        &self,
+        request: &AcquireRequest,
+        busy: &mut (dyn FnMut() + Send),
+    ) -> Result<Answer, RemoteError> {
         let mut request = request.clone();
         if request.holder.is_empty() {
             request.holder.clone_from(&self.holder);
         }
-        let heard = self.engine.run(interrupted, acquire::acquire(&self.server, &request, busy))?;
+        let heard = acquire::acquire(&self.server, &request, busy).await?;
         let acquired = match heard.verdict {
             acquire::Verdict::Hit(hit) => Acquired::Hit(hit),
             acquire::Verdict::Sets(sets) => Acquired::Sets(sets),
@@ -361,7 +370,12 @@ pub fn probe_beside(settings: Settings, ticket: ProbeTicket) {
 
 /// The runtime. It ends without waiting: a name that is still being resolved must not hold up an exit.
 #[derive(Debug)]
-struct Engine(Option<Runtime>);
+enum Engine {
+    /// Its own.
+    Own(Option<Runtime>),
+    /// The caller's, who is never blocked and awaits what it asks.
+    Lent(Handle),
+}
 
 impl Engine {
     fn start() -> Result<Self, RemoteError> {
@@ -373,7 +387,7 @@ impl Engine {
             .enable_io()
             .enable_time()
             .build();
-        runtime.map(|runtime| Self(Some(runtime))).map_err(RemoteError::Local)
+        runtime.map(|runtime| Self::Own(Some(runtime))).map_err(RemoteError::Local)
     }
 
     /// Runs `work` on this thread, and leaves it where it stands as soon as `interrupted` says so.
@@ -382,7 +396,7 @@ impl Engine {
         interrupted: &dyn Fn() -> bool,
         work: impl Future<Output = Result<T, RemoteError>>,
     ) -> Result<T, RemoteError> {
-        let Some(runtime) = &self.0 else { return Err(RemoteError::Interrupted) };
+        let Self::Own(Some(runtime)) = self else { return Err(RemoteError::Interrupted) };
         runtime.block_on(async {
             let mut work = pin!(work);
             loop {
@@ -396,13 +410,18 @@ impl Engine {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<tokio::task::JoinHandle<()>> {
-        self.0.as_ref().map(|runtime| runtime.spawn(task))
+        match self {
+            Self::Own(runtime) => runtime.as_ref().map(|runtime| runtime.spawn(task)),
+            Self::Lent(runtime) => Some(runtime.spawn(task)),
+        }
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Self::Own(runtime) = self
+            && let Some(runtime) = runtime.take()
+        {
             runtime.shutdown_background();
         }
     }

@@ -153,17 +153,29 @@ impl Lease {
     }
 
     fn give_back(&mut self, reason: ReleaseReason) {
+        // Within a runtime nothing may block; there the end of the stream says it, after the grace.
+        if Handle::try_current().is_err() {
+            let engine = Arc::clone(&self.engine);
+            let give_back = async {
+                self.say_back(reason).await;
+                Ok(())
+            };
+            let _ = engine.run(&|| false, give_back);
+        }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
+    }
+
+    /// Says to the server that the lease is given back, unless it was lost, and lets go of it.
+    pub(super) async fn say_back(&mut self, reason: ReleaseReason) {
         let lost = self.lost();
         let Some(keeper) = self.keeper.take() else { return };
-        // Within a runtime nothing may block; there the end of the stream says it, after the grace.
-        if !lost && Handle::try_current().is_err() {
+        if !lost {
             let (Held { server, claim, .. }, hold) = (&*self.held, self.held.hold());
-            let release = async {
-                // The answer's body may be slow too.
-                let by = Instant::now() + server.deadlines.first;
-                timeout_at(by, server.release(*claim, &hold, reason)).await.unwrap_or(Ok(()))
-            };
-            let _ = self.engine.run(&|| false, release);
+            // The answer's body may be slow too.
+            let by = Instant::now() + server.deadlines.first;
+            let _ = timeout_at(by, server.release(*claim, &hold, reason)).await;
         }
         keeper.abort();
     }

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pcmcache_shared::api::leases::{Hold, ReleaseRequest, RenewRequest, Renewed};
@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::agent::Agent;
 use super::answer::Answer;
+use super::carrier::{By, Carrier};
 use super::pace::Pace;
 use super::road::Roads;
 use super::{RemoteError, Settings, tls};
@@ -65,6 +66,22 @@ impl Deadlines {
         }
     }
 
+    /// The same by a clock that takes `pace` seconds for one.
+    pub(super) fn paced(self, pace: f64) -> Self {
+        let paced = |time: Duration| time.mul_f64(pace);
+        Self {
+            first: paced(self.first),
+            idle: paced(self.idle),
+            answer: paced(self.answer),
+            bytes_per_second: self.bytes_per_second,
+            retry_every: paced(self.retry_every),
+            restart: paced(self.restart),
+            busy_every: paced(self.busy_every),
+            renew_every: paced(self.renew_every),
+            most: self.most,
+        }
+    }
+
     /// How long moving this many bytes may take. The size may be a lie: nobody waits for hours.
     pub(super) fn transfer(&self, size: u64) -> Duration {
         let moving = Duration::from_secs(size / self.bytes_per_second.max(1));
@@ -76,6 +93,8 @@ impl Deadlines {
 #[derive(Debug)]
 pub(super) struct Server {
     roads: Roads,
+    /// What requests go by in place of the roads, if anything.
+    by: Option<By>,
     /// By what it is believed, for people.
     believed: String,
     /// Whether it ever answered.
@@ -98,7 +117,22 @@ impl Server {
         let believed = tls::believed(&settings.papers);
         let (scope, answered) = (settings.scope.clone(), AtomicBool::new(false));
         let (epoch, pace) = (Mutex::default(), settings.pace.clone());
-        Ok(Self { roads, believed, answered, epoch, scope, deadlines, pace })
+        Ok(Self { roads, by: None, believed, answered, epoch, scope, deadlines, pace })
+    }
+
+    /// One that this carrier leads to.
+    pub(super) fn carried(
+        settings: &Settings,
+        deadlines: Deadlines,
+        carrier: Arc<dyn Carrier>,
+    ) -> Result<Self, RemoteError> {
+        let by = By { carrier, headers: headers(token(settings)?.as_deref())? };
+        Ok(Self { by: Some(by), ..Self::new(settings, deadlines, None)? })
+    }
+
+    /// Whether all is done on the caller's thread.
+    pub(super) fn is_carried(&self) -> bool {
+        self.by.is_some()
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -115,7 +149,13 @@ impl Server {
     ) -> Result<Answer, RemoteError> {
         #[cfg(feature = "failpoints")]
         pass(during, "")?;
-        match tokio::time::timeout(within, request.send()).await {
+        let sending = async {
+            match &self.by {
+                None => request.send().await.map_err(|error| self.cut_by(during, error)),
+                Some(by) => by.send(during, request).await,
+            }
+        };
+        match tokio::time::timeout(within, sending).await {
             Ok(Ok(response)) => {
                 #[cfg(feature = "failpoints")]
                 pass(during, ".done")?;
@@ -124,13 +164,15 @@ impl Server {
                 self.note_epoch(response.headers());
                 Ok(Answer::new(during, response, self.deadlines))
             }
-            Ok(Err(error)) => {
-                let asked = self.roads.asked.load(Ordering::Relaxed);
-                let unknown = asked && !self.answered.load(Ordering::Relaxed);
-                Err(RemoteError::cut_by(during, error, unknown, &self.believed))
-            }
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(RemoteError::silent(during)),
         }
+    }
+
+    fn cut_by(&self, during: &'static str, error: reqwest::Error) -> RemoteError {
+        let asked = self.roads.asked.load(Ordering::Relaxed);
+        let unknown = asked && !self.answered.load(Ordering::Relaxed);
+        RemoteError::cut_by(during, error, unknown, &self.believed)
     }
 
     /// Whether what is asked now goes by way of the agent.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Buf as _;
-use futures::TryStreamExt as _;
+use futures::future::Either;
+use futures::{TryStreamExt as _, stream};
 use pcmcache_shared::Digest;
 use pcmcache_shared::api::{self, LENGTH_HEADER, OCTETS};
 use pcmcache_shared::digest::{CHUNK, Hashing};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::io::ReaderStream;
 
 use super::RemoteError;
+use super::carrier::Pieces;
 use super::server::Server;
 
 const FETCH: &str = "fetch";
@@ -255,7 +257,7 @@ async fn send(
     length: u64,
     of: Option<u64>,
 ) -> Result<(), RemoteError> {
-    let (body, moved) = body_of(file, length);
+    let (body, moved) = body_of(file, length, server.is_carried());
     let start = Instant::now();
     let mut request = server
         .request(Method::PUT, &api::blobs::path(&server.scope, digest))
@@ -279,15 +281,20 @@ async fn send(
     }
 }
 
-/// So much of a file as a request's body, and how much of it was taken so far.
-fn body_of(file: File, length: u64) -> (Body, Arc<AtomicU64>) {
+/// So much of a file as a request's body, and how much of it was taken so far. `here`: no other thread reads it.
+fn body_of(file: File, length: u64, here: bool) -> (Body, Arc<AtomicU64>) {
     let moved = Arc::new(AtomicU64::new(0));
     let taken = Arc::clone(&moved);
-    let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(length), CHUNK).inspect_ok(
-        move |piece| {
-            taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        },
-    );
+    let pieces = match here {
+        true => Either::Left(stream::iter(Pieces(file.take(length)))),
+        false => {
+            let file = tokio::fs::File::from_std(file).take(length);
+            Either::Right(ReaderStream::with_capacity(file, CHUNK))
+        }
+    };
+    let stream = pieces.inspect_ok(move |piece| {
+        taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    });
     (Body::wrap_stream(stream), moved)
 }
 
