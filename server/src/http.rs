@@ -85,12 +85,36 @@ fn routes() -> OpenApiRouter<App> {
 
 /// The server's routes, and every answer to what is none of them.
 pub fn router(app: App) -> Router {
-    let (router, openapi) = routes().split_for_parts();
+    Routes::default().over(app)
+}
+
+/// The route table and its document, which are the same over whatever they serve.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    router: Router<App>,
+    document: Bytes,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        let (router, openapi) = routes().split_for_parts();
+        let document = Bytes::from(document::complete(openapi).to_json().unwrap_or_default());
+        Self { router, document }
+    }
+}
+
+impl Routes {
+    /// [`router`] again, made of these.
+    pub fn over(&self, app: App) -> Router {
+        finished(self.router.clone(), self.document.clone(), app)
+    }
+}
+
+fn finished(router: Router<App>, document: Bytes, app: App) -> Router {
     #[cfg(feature = "failpoints")]
     let router = router.layer(middleware::from_fn(falsify::falsify));
     let overseer =
         Overseer::new(Arc::clone(&app.metrics), app.traces.clone(), app.cache.rooms.entropy.as_ref());
-    let document = Bytes::from(document::complete(openapi).to_json().unwrap_or_default());
     router
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)

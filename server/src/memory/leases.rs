@@ -139,13 +139,13 @@ impl MemoryLeases {
     }
 
     /// Takes in a lease that an earlier process granted: it lives for [`RESTART_GRACE`].
-    pub(crate) fn restore(&self, scope: Scope, claim: Claim, fence: Fence, ask: Ask) {
+    pub fn restore(&self, scope: Scope, claim: Claim, fence: Fence, ask: Ask) {
         let held = Held::new(fence, ask, self.clock.now(), RESTART_GRACE);
         self.state().insert((scope, claim), Held { is_written: true, ..held });
     }
 
     /// The next fence is above this one.
-    pub(crate) fn fence_at_least(&self, fence: Fence) {
+    pub fn fence_at_least(&self, fence: Fence) {
         let mut state = self.state();
         state.last_fence = state.last_fence.max(fence.0);
     }
