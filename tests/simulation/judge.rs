@@ -9,8 +9,9 @@ use std::time::Duration;
 use pcmcache_shared::{ActionKey, Claim, Digest, Fence, Output, Scope};
 use tokio::time::Instant;
 
-/// How long after a reason to look again a waiter may take to have its answer on its way: two turns of a slow disk.
-pub(crate) const AT_ONCE: Duration = Duration::from_millis(2_500);
+/// How long after a reason to look again a waiter may take to have looked: nothing that it does for that takes any time in a
+/// world, and every poll is a second or more away.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// By how much two clocks that are read at one moment may differ.
 const SLACK: Duration = Duration::from_millis(5);
 /// More violations than that teach nothing.
@@ -38,6 +39,8 @@ struct State {
     committed: BTreeMap<Named, Instant>,
     acknowledged: BTreeSet<Named>,
     last_fence: u64,
+    /// The last one that a restart knows of. Nobody was told of those after it.
+    durable_fence: u64,
     leases: BTreeMap<At, Ledgered>,
     /// By fence: on what, and when.
     grants: BTreeMap<u64, (At, Instant)>,
@@ -71,6 +74,8 @@ pub(crate) struct Counts {
     pub(crate) woken: u64,
     /// Requests that the server answered.
     pub(crate) requests: u64,
+    /// The longest that hosts went on once all was well, in seconds.
+    pub(crate) longest_s: u64,
 }
 
 impl Counts {
@@ -85,6 +90,7 @@ impl Counts {
         self.restarts += other.restarts;
         self.woken += other.woken;
         self.requests += other.requests;
+        self.longest_s = self.longest_s.max(other.longest_s);
     }
 }
 
@@ -221,6 +227,7 @@ impl Judge {
         let mut state = self.state();
         let last = state.last_fence;
         state.last_fence = last.max(fence.0);
+        state.handoffs.retain(|(of, _)| of != at);
         let before = state.leases.insert(at.clone(), Ledgered { fence: fence.0, until, is_durable: false });
         state.grants.insert(fence.0, (at.clone(), now));
         state.counts.grants += 1;
@@ -248,6 +255,7 @@ impl Judge {
         let mut state = self.state();
         if let Some(lease) = state.leases.get_mut(at).filter(|lease| lease.fence == fence.0) {
             lease.is_durable = true;
+            state.durable_fence = state.durable_fence.max(fence.0);
         }
     }
 
@@ -291,6 +299,7 @@ impl Judge {
         let mut state = self.state();
         state.waiting.clear();
         state.handoffs.clear();
+        state.last_fence = state.durable_fence;
         let gone: Vec<At> =
             state.leases.iter().filter(|(_, lease)| !lease.is_durable).map(|(at, _)| at.clone()).collect();
         for at in gone {
@@ -367,10 +376,7 @@ impl Judge {
         let now = Instant::now();
         let mut state = self.state();
         let Some(waiting) = state.waiting.remove(&number) else { return };
-        if is_answer {
-            state.handoffs.retain(|(at, _)| !waiting.is_at(at));
-            state.counts.woken += u64::from(waiting.due.is_some());
-        }
+        state.counts.woken += u64::from(is_answer && waiting.due.is_some());
         drop(state);
         if let Some(late) = waiting.due.filter(|due| *due < now) {
             let late = now - late + AT_ONCE;

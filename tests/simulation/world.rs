@@ -25,7 +25,7 @@ use crate::store::{Disk, Wear};
 /// Until then things go wrong.
 const TROUBLE: Duration = Duration::from_secs(90);
 /// Once they no longer do, all hosts are done within that time.
-const RECOVERY: Duration = Duration::from_secs(900);
+const RECOVERY: Duration = Duration::from_secs(300);
 
 /// What all worlds of a process share: files that hold the same in each of them.
 #[derive(Debug, Clone)]
@@ -141,6 +141,7 @@ impl World {
         self.server.disk.mend();
         self.server.start();
         self.network.heal();
+        let healed = tokio::time::Instant::now();
         let done = async {
             for work in working {
                 if let Err(error) = work.await {
@@ -151,6 +152,8 @@ impl World {
         if timeout(RECOVERY, done).await.is_err() {
             self.judge.blame(format!("a bounded wait: {RECOVERY:?} after all was well hosts still wait"));
         }
+        let longest_s = healed.elapsed().as_secs();
+        self.judge.count(|counts| counts.longest_s = longest_s);
         // What came late, or comes twice.
         sleep(Duration::from_secs(40)).await;
         self.judge.look();
