@@ -33,7 +33,7 @@ use std::future::Future;
 use std::io::Write;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest, AloneReason};
@@ -45,6 +45,7 @@ use pcmcache_shared::api::token::WhoAmI;
 use pcmcache_shared::api::{KeyedResult, OfferedSet};
 use pcmcache_shared::{ActionKey, Claim, Digest, ProfileName, Scope};
 use tokio::runtime::{Handle, Runtime};
+use tokio::task::AbortHandle;
 
 pub use error::{RemoteError, Unreached};
 pub use lease::Lease;
@@ -373,8 +374,8 @@ pub fn probe_beside(settings: Settings, ticket: ProbeTicket) {
 enum Engine {
     /// Its own.
     Own(Option<Runtime>),
-    /// The caller's, who is never blocked and awaits what it asks.
-    Lent(Handle),
+    /// The caller's, who is never blocked and awaits what it asks. What was started in it ends with the engine.
+    Lent(Handle, Mutex<Vec<AbortHandle>>),
 }
 
 impl Engine {
@@ -412,17 +413,27 @@ impl Engine {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<tokio::task::JoinHandle<()>> {
         match self {
             Self::Own(runtime) => runtime.as_ref().map(|runtime| runtime.spawn(task)),
-            Self::Lent(runtime) => Some(runtime.spawn(task)),
+            Self::Lent(runtime, started) => {
+                let task = runtime.spawn(task);
+                started.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+                Some(task)
+            }
         }
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Self::Own(runtime) = self
-            && let Some(runtime) = runtime.take()
-        {
-            runtime.shutdown_background();
+        match self {
+            Self::Own(runtime) => {
+                if let Some(runtime) = runtime.take() {
+                    runtime.shutdown_background();
+                }
+            }
+            Self::Lent(_, started) => {
+                let started = started.get_mut().unwrap_or_else(PoisonError::into_inner);
+                started.iter().for_each(AbortHandle::abort);
+            }
         }
     }
 }

@@ -27,6 +27,8 @@ use crate::network::{Launch, Network};
 const MAX_QUESTIONS: u32 = 4;
 /// How long a connection and a first answer may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// An uploader takes over, and the launch before it is gone, within that time: the grace is a part of it.
+const UPLOADER_STARTS: Duration = Duration::from_millis(1_500);
 /// No launch that nobody killed takes longer, beside its wait and its compile: questions, transfers and their restarts.
 const LONGEST_TALK: Duration = Duration::from_secs(120);
 
@@ -42,6 +44,10 @@ pub(crate) struct Builder {
     pub(crate) clock: HostClock,
     /// Of a hundred compiles, so many make what no other makes.
     pub(crate) fickle: u64,
+    /// Of a hundred results, so many are left to an uploader.
+    pub(crate) in_background: u64,
+    /// Whether it may not write.
+    pub(crate) only_reads: bool,
     /// Of a hundred compiles, so many fail.
     pub(crate) fails: u64,
     /// How long it waits for others.
@@ -172,7 +178,7 @@ impl Builder {
             request_id: format!("{}-{id:016x}", self.name),
             holder: String::new(),
             subject: module.name.clone(),
-            mode: AcquireMode::Build,
+            mode: if self.only_reads { AcquireMode::Watch } else { AcquireMode::Build },
             wait_ms: self.wait.as_millis() as u64,
             hold: true,
         }
@@ -277,6 +283,16 @@ impl Builder {
         self.outputs.put(&outputs);
         let result = module.result(&outputs, &self.name);
         memory.known.insert(module.name.clone());
+        if self.only_reads {
+            return cost;
+        }
+        let lease = match lease {
+            Some(lease) if chance.below(100) < self.in_background && !lease.lost() => {
+                self.hand_over(module, result, remote, lease, chance);
+                return cost;
+            }
+            lease => lease,
+        };
         let is_later = match &remote {
             Some(server) => match self.publish(server, module, &result, lease).await {
                 Ok(()) => false,
@@ -292,6 +308,39 @@ impl Builder {
             memory.queue.insert(module.name.clone(), (module.clone(), result));
         }
         cost
+    }
+
+    /// Leaves the upload to another process, which takes the lease over a moment later; the launch ends.
+    fn hand_over(
+        self: &Arc<Self>,
+        module: &Module,
+        result: ActionResult,
+        remote: Option<Remote>,
+        lease: Lease,
+        chance: &mut Chance,
+    ) {
+        let (claim, hold) = (lease.claim(), lease.hold());
+        let request = lease.request().map(|(id, subject)| (id.to_owned(), subject.to_owned()));
+        let (id, subject) = request.expect("a stream holds it");
+        self.say(format!("leaves {} under {} to an uploader", module.name, hold.fence.0));
+        lease.hand_over();
+        let (host, module) = (Arc::clone(self), module.clone());
+        let (exits, starts) = (chance.moment(UPLOADER_STARTS), chance.moment(UPLOADER_STARTS));
+        tokio::task::spawn_local(async move {
+            sleep(exits).await;
+            drop(remote);
+        });
+        tokio::task::spawn_local(async move {
+            sleep(starts).await;
+            let remote = host.remote();
+            let lease = remote.adopt(claim, hold, &id, &subject);
+            lease.wait_until_known_within().await;
+            let is_lost = if lease.lost() { ", which is lost" } else { "" };
+            host.say(format!("uploads {} under {}{is_lost}", module.name, lease.hold().fence.0));
+            if let Err(error) = host.publish(&remote, &module, &result, Some(lease)).await {
+                host.say(format!("could not upload {}: {}: {error}", module.name, error.name()));
+            }
+        });
     }
 
     async fn publish(

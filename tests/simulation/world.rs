@@ -92,7 +92,7 @@ impl World {
         };
         let weather = Weather { delay_ms: 20, slow: often(2, 20), cut: often(2, 80), twice: often(2, 100) };
         let wear = Wear { batch_ms: 8, slow: often(3, 100), fails: often(6, 60) };
-        let (fickle, fails) = (often(2, 60), often(4, 30));
+        let (fickle, fails, in_background) = (often(2, 60), often(4, 30), often(2, 100));
         let mut split = || Chance::seeded(chance.below(u64::MAX));
         let (for_disk, for_server, for_network, mut chance) = (split(), split(), split(), split());
         let judge = Arc::new(Judge::new());
@@ -118,6 +118,8 @@ impl World {
                 clock: HostClock::new(ppm(&mut chance)),
                 fickle,
                 fails,
+                in_background,
+                only_reads: chance.below(8) == 0,
                 wait: Duration::from_millis(1_000 + chance.below(90_000)),
                 dir,
                 outputs: ground.outputs.clone(),

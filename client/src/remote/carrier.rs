@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::{error, fmt};
 
 use bytes::Bytes;
@@ -88,7 +88,7 @@ impl Remote {
     ) -> Result<Self, RemoteError> {
         let deadlines = Deadlines::new(settings.timeout).paced(pace);
         let server = Arc::new(Server::carried(&settings, deadlines, carrier)?);
-        let engine = Arc::new(Engine::Lent(runtime));
+        let engine = Arc::new(Engine::Lent(runtime, Mutex::default()));
         Ok(Self { engine, server, counters: Counters::default(), holder: settings.holder })
     }
 
@@ -137,6 +137,11 @@ impl Remote {
 }
 
 impl Lease {
+    /// [`Lease::wait_until_known`] within the caller's runtime.
+    pub async fn wait_until_known_within(&self) {
+        self.hear().await;
+    }
+
     /// [`Lease::release`] within the caller's runtime.
     pub async fn release_within(mut self, reason: ReleaseReason) {
         self.say_back(reason).await;

@@ -138,10 +138,17 @@ impl Lease {
     /// Of one that was adopted: waits until the server has said whether it goes on, at most for as long as that may take.
     /// What is published before might be under a fence that is no longer ours.
     pub fn wait_until_known(&self) {
+        let heard = async {
+            self.hear().await;
+            Ok(())
+        };
+        let _ = self.engine.run(&|| false, heard);
+    }
+
+    pub(super) async fn hear(&self) {
         let mut known = self.held.known.subscribe();
         let by = Instant::now() + self.held.server.deadlines.first * 2;
-        let waited = async { Ok(timeout_at(by, known.wait_for(|known| *known)).await.is_ok()) };
-        let _ = self.engine.run(&|| false, waited);
+        let _ = timeout_at(by, known.wait_for(|known| *known)).await;
     }
 
     /// Leaves it to another process of this host. The stream stays open for as long as this process has its
