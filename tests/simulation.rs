@@ -38,10 +38,11 @@ use std::time::{Duration, Instant};
 
 use judge::Counts;
 use modules::Outputs;
-use pcmcache_server::trust::{BookFile, book::Book};
+use pcmcache_server::trust::BookFile;
+use pcmcache_server::trust::book::{Book, Entry, Rights};
 use pcmcache_shared::Digest;
 use pcmcache_tests::Scratch;
-use world::{Ground, Outcome};
+use world::{Ground, Outcome, Team};
 
 /// The seeds of a gate.
 const SEEDS: u64 = 1000;
@@ -159,19 +160,26 @@ fn run(seed: u64, ground: &Ground, scratch: &Scratch) -> Outcome {
     outcome
 }
 
-/// Two scopes, each with a token.
+/// Three scopes, each with a token; a change's reads what it is a change to.
 fn ground(scratch: &Scratch) -> Ground {
-    let token = |name: &str| format!("pcmc_{}", Digest::of(name));
-    let scopes = ["main", "other"];
-    let entries = scopes.map(|scope| {
-        let sha256 = Digest::of(token(scope));
-        format!(
-            r#"{{"id":"t-{scope}","name":"{scope}","sha256":"{sha256}","rights":{{"writes":"{scope}"}},"created_s":1}}"#
-        )
-    });
-    let text = format!(r#"{{"version":1,"epoch":0,"tokens":[{}],"revocations":[]}}"#, entries.join(","));
-    Book::parse(text.as_bytes()).expect("a book");
-    let book = BookFile::new(scratch.file("tokens.json", text));
-    let scopes = scopes.map(|scope| (scope.parse().expect("a scope"), token(scope))).to_vec();
-    Ground { book, scopes, outputs: Outputs::new(scratch.dir("outputs")) }
+    let team = |scope: &str, base: Option<&str>| {
+        let token = format!("pcmc_{}", Digest::of(scope));
+        let scope = scope.parse().expect("a scope");
+        Team { scope, base: base.map(|base| base.parse().expect("a scope")), token }
+    };
+    let teams = vec![team("main", None), team("other", None), team("pr-17", Some("main"))];
+    let mut book = Book::default();
+    for Team { scope, base, token } in &teams {
+        let rights = Rights {
+            reads: base.iter().cloned().collect(),
+            writes: Some(scope.clone()),
+            ..Rights::default()
+        };
+        let id = format!("t-{scope}").parse().expect("a writer");
+        let sha256 = Digest::of(token);
+        let entry = Entry { id, name: scope.to_string(), sha256, rights, created_s: 1, expires_s: None };
+        book.add(entry).expect("a token");
+    }
+    let book = BookFile::new(scratch.file("tokens.json", book.text().expect("a book")));
+    Ground { book, teams, outputs: Outputs::new(scratch.dir("outputs")) }
 }

@@ -37,7 +37,8 @@ struct State {
     answers: BTreeMap<Named, Vec<Output>>,
     /// When a result became durable.
     committed: BTreeMap<Named, Instant>,
-    acknowledged: BTreeSet<Named>,
+    /// By the scopes that their publishers read.
+    acknowledged: BTreeSet<(Vec<Scope>, ActionKey)>,
     last_fence: u64,
     /// The last one that a restart knows of. Nobody was told of those after it.
     durable_fence: u64,
@@ -196,13 +197,13 @@ impl Judge {
         self.told("the store", named, outputs);
     }
 
-    /// A publisher was told that the result is there.
-    pub(crate) fn acknowledged(&self, named: &Named) {
-        self.state().acknowledged.insert(named.clone());
+    /// A publisher who reads these scopes was told that the result is there.
+    pub(crate) fn acknowledged(&self, reads: &[Scope], action: ActionKey) {
+        self.state().acknowledged.insert((reads.to_vec(), action));
     }
 
-    /// The results that publishers were told are there.
-    pub(crate) fn all_acknowledged(&self) -> Vec<Named> {
+    /// The results that publishers were told are there, in one of these scopes each.
+    pub(crate) fn all_acknowledged(&self) -> Vec<(Vec<Scope>, ActionKey)> {
         self.state().acknowledged.iter().cloned().collect()
     }
 
@@ -317,7 +318,7 @@ impl Judge {
     // Builds.
 
     /// A compiler starts, under this lease if there is one.
-    pub(crate) fn builds(&self, who: &str, named: &Named, fence: Option<Fence>) {
+    pub(crate) fn builds(&self, who: &str, named: &Named, reads: &[Scope], fence: Option<Fence>) {
         let mut state = self.state();
         state.counts.builds += 1;
         let Some(fence) = fence else {
@@ -325,7 +326,8 @@ impl Judge {
             return;
         };
         let granted = state.grants.get(&fence.0).cloned();
-        let committed = state.committed.get(named).copied();
+        let committed =
+            reads.iter().filter_map(|scope| state.committed.get(&(scope.clone(), named.1))).min().copied();
         let is_first = state.built.entry(named.clone()).or_default().insert(fence.0);
         drop(state);
         match (granted, committed) {

@@ -13,7 +13,7 @@ use pcmcache::remote::{Acquired, Lease, Published, Remote, RemoteError, Settings
 use pcmcache::settings::Papers;
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::acquire::{AcquireMode, AcquireRequest};
-use pcmcache_shared::{ActionResult, Claim, Digest, ReleaseReason, Role, Scope};
+use pcmcache_shared::{ActionResult, Claim, Digest, ReleaseReason, Role};
 use pcmcache_tests::Chance;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -22,6 +22,7 @@ use crate::clocks::HostClock;
 use crate::judge::{Judge, Named, short};
 use crate::modules::{Module, Outputs};
 use crate::network::{Launch, Network};
+use crate::world::Team;
 
 /// As many questions a launch asks (`launch::turn`).
 const MAX_QUESTIONS: u32 = 4;
@@ -36,10 +37,8 @@ const LONGEST_TALK: Duration = Duration::from_secs(120);
 pub(crate) struct Builder {
     /// What people call it.
     pub(crate) name: String,
-    /// Where its results go.
-    pub(crate) scope: Scope,
-    /// What it shows.
-    pub(crate) token: String,
+    /// Whose it is.
+    pub(crate) team: Team,
     /// Its clocks.
     pub(crate) clock: HostClock,
     /// Of a hundred compiles, so many make what no other makes.
@@ -88,9 +87,9 @@ impl Builder {
         let settings = Settings {
             url: "http://127.0.0.1:7878".to_owned(),
             papers: Papers::default(),
-            token: Some(self.token.clone()),
+            token: Some(self.team.token.clone()),
             token_file: None,
-            scope: self.scope.clone(),
+            scope: self.team.scope.clone(),
             timeout: TIMEOUT,
             pace: Pace::never(),
             holder: self.name.clone(),
@@ -232,8 +231,8 @@ impl Builder {
         module: &Module,
         keyed: &KeyedResult,
     ) -> Result<(), RemoteError> {
-        let named = (self.scope.clone(), keyed.action);
-        if keyed.action != module.action() || keyed.scope != self.scope {
+        let named = (keyed.scope.clone(), keyed.action);
+        if keyed.action != module.action() || !self.team.reads().contains(&keyed.scope) {
             self.judge.blame(format!(
                 "{} got {} of {}, which it did not ask for",
                 self.name, keyed.action, keyed.scope
@@ -267,8 +266,13 @@ impl Builder {
         memory: &mut Memory,
         chance: &mut Chance,
     ) -> Duration {
-        let named = (self.scope.clone(), module.action());
-        self.judge.builds(&self.name, &named, lease.as_ref().map(|lease| lease.hold().fence));
+        let named = (self.team.scope.clone(), module.action());
+        self.judge.builds(
+            &self.name,
+            &named,
+            &self.team.reads(),
+            lease.as_ref().map(|lease| lease.hold().fence),
+        );
         let cost = Duration::from_millis(module.cost_ms / 2 + chance.below(module.cost_ms + 1));
         sleep(cost).await;
         if chance.below(100) < self.fails {
@@ -279,7 +283,7 @@ impl Builder {
             return cost;
         }
         let variant = if chance.below(100) < self.fickle { chance.below(u64::MAX) } else { 0 };
-        let outputs: Vec<(Role, Vec<u8>)> = module.build(&self.scope, variant);
+        let outputs: Vec<(Role, Vec<u8>)> = module.build(&self.team.scope, variant);
         self.outputs.put(&outputs);
         let result = module.result(&outputs, &self.name);
         memory.known.insert(module.name.clone());
@@ -354,7 +358,7 @@ impl Builder {
         let request = module.publication(result.clone(), claim, lease.as_ref().map(Lease::hold));
         let blob = |digest: Digest| Some(self.outputs.path(digest));
         let published = remote.publish_within(module.action(), &request, &blob).await;
-        let named: Named = (self.scope.clone(), module.action());
+        let named: Named = (self.team.scope.clone(), module.action());
         match published {
             Ok(Published::Winner(winner)) => {
                 self.say(format!("{} was published by another", module.name));
@@ -367,7 +371,7 @@ impl Builder {
             Ok(published) => {
                 self.say(format!("published {}: {published:?}", module.name));
                 self.judge.told(&self.name, &named, &result.outputs);
-                self.judge.acknowledged(&named);
+                self.judge.acknowledged(&self.team.reads(), named.1);
                 if let Some(lease) = lease {
                     lease.discharge();
                 }

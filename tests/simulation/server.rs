@@ -38,6 +38,7 @@ use crate::clocks::HostClock;
 use crate::judge::Judge;
 use crate::network::{ABOUT, path};
 use crate::store::{Disk, Store, StoredBlobs};
+use crate::world::{Ground, Team};
 
 /// How long a server that was told to stop still serves what is under way.
 const DRAIN: Duration = Duration::from_secs(9);
@@ -52,6 +53,7 @@ pub(crate) struct Server {
     pub(crate) disk: Arc<Disk>,
     fast_ppm: i64,
     book: BookFile,
+    scopes: Vec<Team>,
     state: Mutex<State>,
 }
 
@@ -95,11 +97,12 @@ impl Server {
         judge: Arc<Judge>,
         disk: Arc<Disk>,
         fast_ppm: i64,
-        book: BookFile,
+        ground: &Ground,
         chance: Chance,
     ) -> Arc<Self> {
         let state = State { process: None, chance, off_ms: 0 };
-        Arc::new(Self { judge, disk, fast_ppm, book, state: Mutex::new(state) })
+        let (book, scopes) = (ground.book.clone(), ground.teams.clone());
+        Arc::new(Self { judge, disk, fast_ppm, book, scopes, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -252,7 +255,11 @@ impl Server {
         let Some((scope, name)) = scope_of(uri).zip(uri.rsplit('/').next()) else { return };
         let Ok(digest) = name.parse::<Digest>() else { return };
         let is_durable = match uri.contains("/actions/") {
-            true => self.disk.durable(&scope, ActionKey::from_bytes(*digest.as_bytes())).is_some(),
+            true => {
+                let team = self.scopes.iter().find(|team| team.scope == scope).expect("a scope");
+                let action = ActionKey::from_bytes(*digest.as_bytes());
+                team.reads().iter().any(|scope| self.disk.durable(scope, action).is_some())
+            }
             false => self.disk.has(digest),
         };
         if !is_durable {

@@ -24,6 +24,8 @@ use crate::store::{Disk, Wear};
 
 /// Until then things go wrong.
 const TROUBLE: Duration = Duration::from_secs(90);
+/// How long a host that lost its power is gone.
+const POWER_IS_BACK: Duration = Duration::from_secs(40);
 /// Once they no longer do, all hosts are done within that time.
 const RECOVERY: Duration = Duration::from_secs(300);
 
@@ -32,10 +34,28 @@ const RECOVERY: Duration = Duration::from_secs(300);
 pub(crate) struct Ground {
     /// The book of tokens.
     pub(crate) book: BookFile,
-    /// The scopes, each with the token that writes it.
-    pub(crate) scopes: Vec<(Scope, String)>,
+    /// Who builds.
+    pub(crate) teams: Vec<Team>,
     /// Where outputs lie.
     pub(crate) outputs: Outputs,
+}
+
+/// Those who share a scope.
+#[derive(Debug, Clone)]
+pub(crate) struct Team {
+    /// Where their results go.
+    pub(crate) scope: Scope,
+    /// A scope that they read beside it.
+    pub(crate) base: Option<Scope>,
+    /// What they show.
+    pub(crate) token: String,
+}
+
+impl Team {
+    /// What they read, in the order in which it is looked at.
+    pub(crate) fn reads(&self) -> Vec<Scope> {
+        [self.scope.clone()].into_iter().chain(self.base.clone()).collect()
+    }
 }
 
 /// What came of a world.
@@ -98,7 +118,7 @@ impl World {
         let judge = Arc::new(Judge::new());
         let ppm = |chance: &mut Chance| chance.below(20_000) as i64 - 10_000;
         let disk = Disk::new(Arc::new(HostClock::new(0)), for_disk, wear);
-        let server = Server::new(Arc::clone(&judge), disk, ppm(&mut chance), ground.book.clone(), for_server);
+        let server = Server::new(Arc::clone(&judge), disk, ppm(&mut chance), ground, for_server);
         let network = Network::new(Arc::clone(&judge), Arc::clone(&server), for_network, weather);
         let costs = [300, 2_000, 8_000, 30_000];
         let module = |number| {
@@ -107,14 +127,14 @@ impl World {
         };
         let modules: Vec<Module> = (0..3).map(module).collect();
         let host = |number| {
-            let (scope, token) = ground.scopes[usize::from(chance.below(4) == 0)].clone();
+            // Two of five in the first.
+            let team = ground.teams[chance.below(5) as usize % ground.teams.len()].clone();
             let name = format!("host{number}");
             let dir = dir.join(&name);
             fs_err::create_dir_all(&dir).expect("a host's directory");
             Arc::new(Builder {
                 name,
-                scope,
-                token,
+                team,
                 clock: HostClock::new(ppm(&mut chance)),
                 fickle,
                 fails,
@@ -166,7 +186,7 @@ impl World {
     fn work(&self, host: &Arc<Builder>) -> JoinHandle<()> {
         let (host, modules) = (Arc::clone(host), self.modules.clone());
         let mut chance = Chance::seeded(self.below(u64::MAX));
-        let kills = self.below(3) == 0;
+        let (kills, loses_power) = (self.below(3) == 0, self.below(3) == 0);
         spawn_local(async move {
             let mut memory = Memory::default();
             sleep(chance.moment(Duration::from_secs(30))).await;
@@ -182,6 +202,12 @@ impl World {
                     Some(dies) => {
                         if timeout(dies, launch).await.is_err() {
                             host.judge.say(&host.name, "was killed");
+                        }
+                        if loses_power {
+                            // Its kernel said nothing, and the server's learns of it by hearing nothing.
+                            host.network.block(&host.name, Blocked { up: true, down: true });
+                            sleep(POWER_IS_BACK).await;
+                            host.network.block(&host.name, Blocked::default());
                         }
                     }
                 }
@@ -227,12 +253,16 @@ impl World {
     }
 
     fn check_durable(&self) {
-        for (scope, action) in self.judge.all_acknowledged() {
-            let durable = self.server.disk.durable(&scope, action);
+        for (scopes, action) in self.judge.all_acknowledged() {
+            let durable = scopes.iter().find_map(|scope| self.server.disk.durable(scope, action));
             if durable.is_none_or(|stored| {
                 !stored.result.outputs.iter().all(|output| self.server.disk.has(output.digest))
             }) {
-                self.judge.blame(format!("durable: {scope} {} did not survive the crash", short(action)));
+                self.judge.blame(format!(
+                    "durable: {} {} did not survive the crash",
+                    scopes[0],
+                    short(action)
+                ));
             }
         }
     }
@@ -265,27 +295,28 @@ impl World {
     async fn audit(&self) {
         self.check_durable();
         let mut scopes = BTreeSet::new();
-        for host in self.hosts.iter().filter(|host| scopes.insert(host.scope.clone())) {
+        for host in self.hosts.iter().filter(|host| scopes.insert(host.team.scope.clone())) {
             for module in &self.modules {
                 let claims = module.claims();
-                self.judge.count_builds(&(host.scope.clone(), module.action()), &claims);
+                self.judge.count_builds(&(host.team.scope.clone(), module.action()), &claims);
                 if let Err(error) = self.audit_module(host, module).await {
-                    self.judge.blame(format!("the audit of {} {}: {error}", host.scope, module.name));
+                    self.judge.blame(format!("the audit of {} {}: {error}", host.team.scope, module.name));
                 }
             }
             if let Err(error) = self.audit_strangers(host).await {
-                self.judge.blame(format!("the audit of what is not for {}: {error}", host.scope));
+                self.judge.blame(format!("the audit of what is not for {}: {error}", host.team.scope));
             }
         }
     }
 
     /// What somebody was told is there is there, whole; what is not is nobody's.
     async fn audit_module(&self, host: &Arc<Builder>, module: &Module) -> Result<(), RemoteError> {
-        let (named, remote) = ((host.scope.clone(), module.action()), host.remote());
+        let (named, remote) = ((host.team.scope.clone(), module.action()), host.remote());
         let question = host.question(module, true, self.below(u64::MAX));
         let glance = AcquireRequest { mode: AcquireMode::Watch, wait_ms: 0, hold: false, ..question };
         let answer = remote.acquire_within(&glance, &mut || {}).await?;
-        match (answer.acquired, self.judge.answer(&named)) {
+        let made = host.team.reads().into_iter().find_map(|scope| self.judge.answer(&(scope, named.1)));
+        match (answer.acquired, made) {
             (Acquired::Hit(keyed), Some(_)) => host.take(&remote, module, &keyed).await,
             (Acquired::Hit(_), None) => {
                 self.judge.blame(format!("{} {} is there, and nobody made it", named.0, module.name));
@@ -302,13 +333,14 @@ impl World {
     /// Nobody sees another scope's blobs.
     async fn audit_strangers(&self, host: &Arc<Builder>) -> Result<(), RemoteError> {
         let remote = host.remote();
-        let others = self.hosts.iter().find(|other| other.scope != host.scope);
-        let Some(others) = others.map(|other| other.scope.clone()) else { return Ok(()) };
+        let reads = host.team.reads();
+        let others = self.hosts.iter().find(|other| !reads.contains(&other.team.scope));
+        let Some(others) = others.map(|other| other.team.scope.clone()) else { return Ok(()) };
         for (digest, size) in self.judge.blobs_of(&others).into_iter().take(3) {
             match remote.fetch_within(digest, size, &mut Vec::new()).await {
                 Err(RemoteError::Gone) => {}
                 Err(error) => return Err(error),
-                Ok(()) => self.judge.blame(format!("scopes: {} saw a blob of {others}", host.scope)),
+                Ok(()) => self.judge.blame(format!("scopes: {} saw a blob of {others}", host.team.scope)),
             }
         }
         Ok(())
