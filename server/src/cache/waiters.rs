@@ -4,7 +4,8 @@
 //! the next, since it may have been the only one that was woken. A wake-up too many costs a look.
 //!
 //! Who waits for a claim without ever taking its lease, a watcher or a job of another scope, is a guest: a lease that is
-//! free is offered to all others first, one look each, however many guests there are.
+//! free is offered to all others first, one look each, however many guests there are. A guest of another scope would take
+//! what is published in its own as well, so it hears of both.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ pub(crate) struct Waiters {
 #[derive(Debug)]
 struct Queues {
     by_claim: HashMap<ScopedClaim, Queue>,
+    /// Where those who would take a result of this claim wait, beside its own queue; and how many of them.
+    abroad: HashMap<ScopedClaim, BTreeMap<ScopedClaim, usize>>,
     places: Shares,
     last_place: u64,
 }
@@ -40,6 +43,22 @@ struct Queue {
     guests_bell: Arc<Notify>,
     /// When it was last rung for all.
     rung: Option<Moment>,
+}
+
+impl Queues {
+    fn leave_abroad(&mut self, from: &Scope, at: &ScopedClaim) {
+        let home = (from.clone(), at.1);
+        let Some(abroad) = self.abroad.get_mut(&home) else { return };
+        if let Some(count) = abroad.get_mut(at) {
+            *count -= 1;
+            if *count == 0 {
+                abroad.remove(at);
+            }
+        }
+        if abroad.is_empty() {
+            self.abroad.remove(&home);
+        }
+    }
 }
 
 impl Queue {
@@ -76,7 +95,8 @@ pub(crate) struct Waiter {
 
 impl Waiters {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        let queues = Queues { by_claim: HashMap::new(), places: Shares::new(limit), last_place: 0 };
+        let (by_claim, abroad) = (HashMap::new(), HashMap::new());
+        let queues = Queues { by_claim, abroad, places: Shares::new(limit), last_place: 0 };
         Arc::new(Self { queues: Mutex::new(queues) })
     }
 
@@ -99,6 +119,9 @@ impl Waiters {
         }
         queues.last_place += 1;
         let place = queues.last_place;
+        if at.0 != *from {
+            *queues.abroad.entry((from.clone(), at.1)).or_default().entry(at.clone()).or_default() += 1;
+        }
         let queue = queues.by_claim.entry(at.clone()).or_default();
         queue.waiting.insert(place, name.to_owned());
         let bell = match waits_as {
@@ -121,10 +144,17 @@ impl Waiters {
 
     /// All who wait look again.
     pub(crate) fn wake_all(&self, at: &ScopedClaim, now: Moment) {
-        if let Some(queue) = self.queues().by_claim.get_mut(at) {
+        let Queues { by_claim, abroad, .. } = &mut *self.queues();
+        if let Some(queue) = by_claim.get_mut(at) {
             queue.rung = Some(now);
             queue.bell.notify_waiters();
             queue.guests_bell.notify_waiters();
+        }
+        for elsewhere in abroad.get(at).into_iter().flat_map(BTreeMap::keys) {
+            if let Some(queue) = by_claim.get_mut(elsewhere) {
+                queue.rung = Some(now);
+                queue.guests_bell.notify_waiters();
+            }
         }
     }
 
@@ -170,6 +200,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let mut queues = self.waiters.queues();
         queues.places.give_back(&self.from);
+        queues.leave_abroad(&self.from, &self.at);
         if let Some(queue) = queues.by_claim.get_mut(&self.at) {
             queue.waiting.remove(&self.place);
             if self.waits_as == As::Taker {
@@ -245,6 +276,27 @@ mod tests {
         // It leaves empty-handed, and nobody is left who would build.
         drop(taker);
         assert_eq!(guest.as_mut().now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn a_guest_of_another_scope_hears_of_its_own_too() {
+        let (waiters, at) = (Waiters::new(10), claim());
+        let [home, stranger] = ["pr-17", "pr-18"].map(|scope| (scope.parse::<Scope>().unwrap(), at.1));
+        let guests =
+            [(); 2].map(|()| waiters.enter(&at, &home.0, As::Guest, "g", Moment::default()).unwrap());
+        let bell = guests[0].bell();
+        let woken = |of: &ScopedClaim| {
+            let mut rung = pin!(bell.notified());
+            rung.as_mut().enable();
+            waiters.wake_all(of, Moment::default());
+            rung.as_mut().now_or_never().is_some()
+        };
+        assert!(woken(&at) && woken(&home) && !woken(&stranger));
+        let [first, last] = guests;
+        drop(first);
+        assert!(woken(&home), "another of them still waits");
+        drop(last);
+        assert!(waiters.queues().abroad.is_empty() && waiters.queues().by_claim.is_empty());
     }
 
     #[tokio::test]
