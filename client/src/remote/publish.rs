@@ -329,6 +329,34 @@ mod tests {
     }
 
     #[test]
+    fn a_no_that_was_cut_is_asked_for_again() {
+        let built = Built::new("cut");
+        let (result, missing) = (built.request.result.clone(), built.digests());
+        let mut winner = Problem::new(Code::Winner, "");
+        winner.winner = Some(result);
+        let mut lacks = Problem::new(Code::MissingBlobs, "");
+        lacks.missing = missing;
+        let tries = AtomicUsize::new(0);
+        let fake = Fake::start(move |request, peer| {
+            let cut = |peer: &mut Peer, problem: &Problem| {
+                let words = serde_json::to_vec(problem).unwrap();
+                peer.head(problem.status, &format!("content-length: {}\r\n", words.len()));
+                peer.raw(&words[..words.len() - 10]);
+            };
+            match tries.fetch_add(usize::from(request.line.starts_with(PUT_ACTION)), Ordering::SeqCst) {
+                _ if request.line.starts_with(PUT_BLOB) => peer.body(201, ""),
+                0 => cut(peer, &lacks),
+                1 => peer.problem(&lacks),
+                2 => cut(peer, &winner),
+                _ => peer.problem(&winner),
+            }
+        });
+        let published = built.publish(&fake).0.unwrap();
+        assert!(matches!(published, Published::Winner(_)), "{published:?}");
+        assert_eq!((fake.seen(PUT_ACTION).len(), fake.seen(PUT_BLOB).len()), (4, 3));
+    }
+
+    #[test]
     fn what_no_server_takes_is_not_sent() {
         let mut built = Built::new("large");
         built.request.recipe = "x".repeat(limits::MAX_PUBLISH_JSON);
