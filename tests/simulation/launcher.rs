@@ -378,6 +378,12 @@ impl Builder {
                 Ok(())
             }
             Err(error) => {
+                if let RemoteError::Refused { status: 409 | 422, code: None, .. } = error {
+                    self.judge.blame(format!(
+                        "one answer: {} goes on with its own {}: {error}",
+                        self.name, module.name
+                    ));
+                }
                 if let Some(lease) = lease {
                     lease.release_within(ReleaseReason::Abandoned).await;
                 }

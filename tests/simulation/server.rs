@@ -243,7 +243,9 @@ impl Server {
             return response;
         };
         let mut about = about.split(' ');
-        let takes = about.next() == Some("Build");
+        // What is given back in its own scope is not for one whose base builds it; the judge does not go into that.
+        let team = self.scopes.iter().find(|team| team.scope == scope).expect("a scope");
+        let takes = about.next() == Some("Build") && team.base.is_none();
         let claims = about.filter_map(|claim| claim.parse::<Digest>().ok());
         let claims = claims.map(|claim| Claim::from_bytes(*claim.as_bytes())).collect();
         let watched = Watched { judge: Arc::clone(&self.judge), scope, claims, takes, wait: None };
