@@ -61,7 +61,10 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
         bytes.push(u8::from_str_radix(hex, 16).ok()?);
         bytes.extend_from_slice(rest.as_bytes());
     }
-    Some(bytes)
+    // `\x41` and `\x+a` would be other spellings of what has one.
+    let is_plain = bytes.len() == text.len();
+    let is_ours = if is_plain { !bytes.iter().any(u8::is_ascii_control) } else { escape(&bytes) == text };
+    is_ours.then_some(bytes)
 }
 
 /// The longest [`subject`], in bytes.
@@ -413,7 +416,20 @@ mod tests {
             assert!(!line.contains('\n'));
             assert_eq!(unescape(&line).as_deref(), Some(bytes), "{line}");
         }
-        for never_made in ["\\", "\\x", "\\x1", "\\y00", "\\xzz"] {
+        for never_made in [
+            "\\",
+            "\\x",
+            "\\x1",
+            "\\y00",
+            "\\xzz",
+            "\\x+a",
+            "\\x0A",
+            "\\x41",
+            "\\xc3\\xa4",
+            "a\tb",
+            "\x7f",
+            "\t\\x0a",
+        ] {
             assert_eq!(unescape(never_made), None, "{never_made}");
         }
     }
