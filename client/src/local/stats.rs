@@ -81,7 +81,8 @@ impl Counts {
         }
         for (mine, theirs) in [(&mut self.bypassed, &other.bypassed), (&mut self.errors, &other.errors)] {
             for (name, count) in theirs {
-                *mine.entry(name.clone()).or_default() += count;
+                let mine = mine.entry(name.clone()).or_default();
+                *mine = mine.saturating_add(*count);
             }
         }
     }
@@ -136,12 +137,14 @@ impl Store {
 
     /// The sum over all launches since the last [`Store::zero_counts`].
     pub fn counts(&self) -> Counts {
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         let read = fs_err::File::open(self.counts_file())
-            .and_then(|file| file.take(MAX_READ).read_to_string(&mut text));
+            .and_then(|file| file.take(MAX_READ).read_to_end(&mut bytes));
         let mut sum = Counts::default();
         if read.is_ok() {
-            text.lines().filter_map(counts_in).for_each(|counts| sum.add(&counts));
+            // A damaged line may be no text, and is one line all the same.
+            let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
+            lines.filter_map(counts_in).for_each(|counts| sum.add(&counts));
         }
         sum
     }
@@ -221,8 +224,21 @@ mod tests {
         assert_eq!(store.counts().compiles, 2);
         fs_err::write(store.counts_file(), &text[..text.len() - 7]).unwrap();
         assert_eq!(store.counts().compiles, 2);
+        fs_err::write(store.counts_file(), [b"\xff", &text.as_bytes()[1..]].concat()).unwrap();
+        assert_eq!(store.counts().compiles, 2, "a line that is no text takes no other with it");
         store.zero_counts().unwrap();
         assert_eq!(store.counts(), Counts::default());
+        fs_err::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn no_count_of_a_log_is_too_large() {
+        let (_, dir) = store("large");
+        let log = dir.join("log");
+        let line = format!(r#"{{"compiles":{most},"bypassed":{{"xclang":{most}}}}}"#, most = u64::MAX);
+        fs_err::write(&log, format!("{line}\n{line}\n")).unwrap();
+        let (sum, bad) = Counts::sum_of_log(&log).unwrap();
+        assert_eq!((sum.compiles, sum.bypassed["xclang"], bad), (u64::MAX, u64::MAX, 0));
         fs_err::remove_dir_all(dir).unwrap();
     }
 
