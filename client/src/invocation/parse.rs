@@ -139,6 +139,10 @@ impl Parser {
             return Err(Bypass::new(reason, given));
         }
         if let Effect::Role(role) = effect {
+            // As a word of its own, which some of them become, it would name a response file.
+            if value.starts_with('@') {
+                return Err(Bypass::new("response-file", given));
+            }
             return self.take_role(role, text, value, modmap);
         }
         if effect.is_keyed() {
@@ -329,6 +333,9 @@ impl Parser {
             Some(path) => PathBuf::from(path),
             None => default_output(&source, kind),
         };
+        if output.as_os_str().as_encoded_bytes().starts_with(b"@") {
+            return Err(Bypass::new("response-file", output.to_string_lossy()));
+        }
         Ok(Invocation {
             family: self.dialect.family,
             says_language: self.language.is_some(),
