@@ -7,6 +7,7 @@
 
 mod agent;
 mod answers;
+mod bases;
 mod breaker;
 mod command_line;
 mod depfile;
@@ -15,6 +16,7 @@ mod journal;
 mod names;
 mod packed;
 mod parts;
+mod proof;
 mod recipe;
 mod requests;
 mod response;
@@ -44,8 +46,8 @@ macro_rules! targets {
 }
 
 targets! {
-    agent answers breaker command_line depfile http journal names packed recipe requests response sealed settings sources stats
-    store tokens wire
+    agent answers bases breaker command_line depfile http journal names packed proof recipe requests response sealed settings
+    sources stats store tokens wire
 }
 
 /// The target of this name.

@@ -153,7 +153,7 @@ impl Session {
         }
         if is_blob && method == Method::GET && head.status != StatusCode::NOT_MODIFIED {
             let blob = self.blobs.get(&digest).expect("who has a blob was given it");
-            return shown(blob, head.status, &head.headers, &bytes);
+            return shown(blob, &asked, head.status, &head.headers, &bytes);
         }
         if is_blob && method == Method::PUT {
             assert!(is_plain_upload || asked.contains_key(LENGTH_HEADER));
@@ -205,7 +205,7 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) {
 }
 
 /// The whole of a blob, or the part that the answer says it is.
-fn shown(blob: &[u8], status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+fn shown(blob: &[u8], asked: &HeaderMap, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
     if headers.contains_key(header::CONTENT_ENCODING) {
         assert_eq!((status, unpacked(body)), (StatusCode::OK, blob.to_vec()));
         return;
@@ -219,7 +219,18 @@ fn shown(blob: &[u8], status: StatusCode, headers: &HeaderMap, body: &[u8]) {
     let (first, last) = part.split_once('-').expect("a part");
     let number = |text: &str| text.parse::<usize>().expect("a number");
     assert_eq!((status, number(size)), (StatusCode::PARTIAL_CONTENT, blob.len()));
-    assert_eq!(body, &blob[number(first)..=number(last)]);
+    let (first, last) = (number(first), number(last));
+    assert_eq!(body, &blob[first..=last]);
+    // As it was asked for, where that was said plainly.
+    let plain = |text: &str| {
+        let (from, to) = text.strip_prefix("bytes=")?.split_once('-')?;
+        Some((from.parse::<usize>().ok()?, to.parse::<usize>().ok()?))
+    };
+    let asked = asked.get(header::RANGE).and_then(|range| plain(range.to_str().ok()?));
+    assert!(
+        asked.is_none_or(|(from, to)| (first, last) == (from, to.min(blob.len() - 1))),
+        "{asked:?} is {range}"
+    );
 }
 
 fn unpacked(mut packed: &[u8]) -> Vec<u8> {

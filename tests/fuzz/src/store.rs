@@ -3,12 +3,14 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use pcmcache::local::history::Near;
+use pcmcache::local::lock::Turn;
 use pcmcache::local::memo::Memo;
 use pcmcache::local::origin::ServerId;
 use pcmcache::local::{Kind, Store, sealed};
-use pcmcache_shared::{ActionKey, Digest, Output, ProfileName, Role, UnitKey};
+use pcmcache_shared::{ActionKey, Claim, Digest, Output, ProfileName, Role, UnitKey};
 
 use crate::{parts, scratch};
 
@@ -28,6 +30,7 @@ pub(crate) fn run(input: &[u8]) {
         Some(b'm') => entry.memo(),
         Some(b'p') => entry.profile(),
         Some(b'b') => entry.blob(),
+        Some(b'l') => entry.lock(),
         _ => {}
     }
     // What was set aside is bounded, but need not pile up here.
@@ -165,5 +168,19 @@ impl Entry<'_> {
         let path = self.store.blob_path(output.digest);
         self.store.verify();
         assert!(!path.exists() || fs_err::read(path).expect("it is there") == b"bytes");
+    }
+
+    /// Only one note in a lock's file means anything, and no other keeps anybody from working.
+    fn lock(&self) {
+        let claim = Claim::of("a claim");
+        self.place_named(Kind::Locks, &claim.to_string());
+        match self.store.lock(claim, Duration::ZERO, &|| false) {
+            Turn::Ours(lock) => {
+                assert!(!self.body.starts_with(b"failed") && !lock.waited());
+                lock.release(self.body.len().is_multiple_of(2));
+            }
+            Turn::Alone => assert!(self.body.starts_with(b"failed")),
+            Turn::Interrupted => panic!("nobody interrupts"),
+        }
     }
 }
