@@ -58,6 +58,9 @@ trap 'rm -rf "$scratch"' EXIT
 # What one input may cost: 1 GB, 20 seconds. Inputs stay short, for what is found by long ones is found by short ones too.
 limits=(-rss_limit_mb=1024 -malloc_limit_mb=512 -timeout=20 -max_len=8192)
 
+# As a program of Rust's has it, which this one is not: its `main` is libFuzzer's.
+trap '' PIPE
+
 run() { # TARGET ARGUMENT...
     mkdir -p "$scratch/$1"
     PCMCACHE_FUZZ_TARGET=$1 TMPDIR=$scratch/$1 RUST_BACKTRACE=0 "$fuzzer" "${limits[@]}" \
