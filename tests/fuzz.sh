@@ -88,11 +88,14 @@ keep() { # TARGET DIRECTORY
     local corpus=tests/fuzz/corpus/$1 merged=$scratch/$1.merged
     mkdir -p "$merged"
     run "$1" -merge=1 "$merged" "$corpus" "$2"
-    local file size=0 count=0
+    local bytes file size count
+    size=$(find "$corpus" -type f -printf '%s+')0
+    count=$(find "$corpus" -type f | wc -l)
     while read -r bytes file; do
+        [[ ! -e $corpus/${file##*/} ]] || continue
         ((size += bytes, count += 1))
         ((size <= 250000 && count <= 200)) || break
-        cp -n "$file" "$corpus/"
+        cp "$file" "$corpus/"
     done < <(find "$merged" -type f -size -4k -printf '%s %p\n' | sort -n)
 }
 
@@ -101,11 +104,10 @@ if [[ -n $replay ]]; then
 fi
 
 printf 'fuzz: seed %s, %s seconds a target\n' "$seed" "$seconds"
-failed=0
 for name in "${targets[@]}"; do
     # One that ended makes room for the next.
-    while (($(jobs -rp | wc -l) >= jobs)); do wait -n || failed=1; done
-    fuzz "$name" &
+    while (($(jobs -rp | wc -l) >= jobs)); do sleep 0.2; done
+    { fuzz "$name" || : >"$scratch/failed"; } &
 done
-while [[ -n $(jobs -rp) ]]; do wait -n || failed=1; done
-exit "$failed"
+wait
+[[ ! -e $scratch/failed ]]

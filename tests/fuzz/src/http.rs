@@ -10,8 +10,10 @@ use pcmcache_server::{Config, Server};
 
 use crate::scratch;
 
+/// What follows an input: it ends what the input left open, and after it the server hangs up. A body that is longer waits on.
+const LAST: &[u8] = b"\r\n\r\nGET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// What is silent for so long waits for more.
-const SILENT: Duration = Duration::from_millis(20);
+const SILENT: Duration = Duration::from_millis(100);
 /// No request of this kind takes as long, however busy the host is.
 const EVER: Duration = Duration::from_secs(10);
 /// No answer to so little is as long.
@@ -20,7 +22,7 @@ const LONGEST: usize = 32 * 1024 * 1024;
 pub(crate) fn run(input: &[u8]) {
     static SERVER: OnceLock<SocketAddr> = OnceLock::new();
     let address = *SERVER.get_or_init(start);
-    let said = say(address, input, SILENT);
+    let said = say(address, &[input, LAST].concat(), SILENT);
     let is_http = said.is_empty() || said.starts_with(b"HTTP/1.") || is_http2(&said);
     assert!(is_http, "it answered {:?}", String::from_utf8_lossy(&said[..said.len().min(200)]));
     let text = String::from_utf8_lossy(&said);
@@ -30,6 +32,11 @@ pub(crate) fn run(input: &[u8]) {
             say(address, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", EVER);
         assert!(well.starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&well));
     }
+}
+
+fn is_well(address: SocketAddr) {
+    let well = say(address, LAST.trim_ascii_start(), EVER);
+    assert!(well.starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&well));
 }
 
 /// A frame of settings comes first.
@@ -52,6 +59,8 @@ fn start() -> SocketAddr {
             server.run(listener, std::future::pending()).await;
         });
     });
+    // Until it is up, a connection that is given up is one that was never seen.
+    is_well(address);
     address
 }
 
