@@ -154,7 +154,7 @@ mod tests {
         let uses = Uses::new(Arc::new(ManualClock::default()));
         let (used, idle) = ((Scope::default(), ActionKey::of("a")), (Scope::default(), ActionKey::of("b")));
         assert!(uses.used(&used.0, used.1));
-        assert_eq!(uses.choose(vec![used.clone(), idle.clone()]), [idle.clone()]);
+        assert_eq!(uses.choose(vec![used.clone(), idle.clone()]), std::slice::from_ref(&idle));
         assert!(uses.used(&used.0, used.1));
         assert!(!uses.used(&idle.0, idle.1) && !uses.has(&idle.0, idle.1));
         uses.spare();
