@@ -83,18 +83,18 @@ fuzz() { # TARGET
     [[ -z $grow ]] || keep "$1" "$fresh"
 }
 
-# Those that show something which no shorter one does, as far as there is room.
+# The fewest that show all that was seen, the shortest first, as far as there is room.
 keep() { # TARGET DIRECTORY
     local corpus=tests/fuzz/corpus/$1 merged=$scratch/$1.merged
     mkdir -p "$merged"
-    run "$1" -merge=1 "$merged" "$corpus" "$2"
+    run "$1" -set_cover_merge=1 "$merged" "$corpus" "$2"
     local bytes file size count
     size=$(find "$corpus" -type f -printf '%s+')0
     count=$(find "$corpus" -type f | wc -l)
     while read -r bytes file; do
         [[ ! -e $corpus/${file##*/} ]] || continue
         ((size += bytes, count += 1))
-        ((size <= 250000 && count <= 200)) || break
+        ((size <= 100000 && count <= 100)) || break
         cp "$file" "$corpus/"
     done < <(find "$merged" -type f -size -4k -printf '%s %p\n' | sort -n)
 }
