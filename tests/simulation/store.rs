@@ -216,7 +216,7 @@ impl Leases for Store {
     async fn grant(&self, scope: &Scope, claim: Claim, ask: Ask) -> Result<Grant, Fault> {
         self.writer.alive().await;
         let (ttl, at) = (ask.ttl, (scope.clone(), claim));
-        let mut grant = self.live.grant(scope, claim, ask.clone()).await?;
+        let mut grant = self.live.grant_now(scope, claim, ask.clone());
         let Grant::New { lease, .. } = &mut grant else { return Ok(grant) };
         let fence = lease.fence;
         self.judge.granted(&at, fence, self.in_world(lease.expires_in));
@@ -230,8 +230,9 @@ impl Leases for Store {
         };
         self.writer.write("grant a lease", write).await?;
         unwritten.at = None;
-        if let Some(expires_in) = self.extend(scope, claim, fence, ttl).await? {
+        if let Some(expires_in) = self.live.written_now(scope, claim, fence, ttl) {
             lease.expires_in = expires_in;
+            self.judge.lease_lives(&at, fence, self.in_world(expires_in));
         }
         Ok(grant)
     }

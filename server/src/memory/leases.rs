@@ -150,7 +150,8 @@ impl MemoryLeases {
         state.last_fence = state.last_fence.max(fence.0);
     }
 
-    pub(crate) fn grant_now(&self, scope: &Scope, claim: Claim, ask: Ask) -> Grant {
+    /// [`Leases::grant`], but for what makes it durable: until [`MemoryLeases::written_now`] nobody holds it.
+    pub fn grant_now(&self, scope: &Scope, claim: Claim, ask: Ask) -> Grant {
         let now = self.clock.now();
         let mut state = self.state();
         let key = (scope.clone(), claim);
@@ -195,13 +196,7 @@ impl MemoryLeases {
     }
 
     /// The grant is durable. It counts from now, however long that took.
-    pub(crate) fn written_now(
-        &self,
-        scope: &Scope,
-        claim: Claim,
-        fence: Fence,
-        ttl: Duration,
-    ) -> Option<Duration> {
+    pub fn written_now(&self, scope: &Scope, claim: Claim, fence: Fence, ttl: Duration) -> Option<Duration> {
         self.living((scope, claim, fence), |held, _| held.is_written = true)?;
         self.extend_now(scope, claim, fence, ttl)
     }
