@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use pcmcache_shared::disk;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::process::{Pid, Signal};
 use rustix::time::ClockId;
@@ -191,7 +192,10 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
 
 /// Whether the file `to` can be made to share its blocks with `from`. Both are there, and `to` is overwritten.
 pub fn can_reflink(from: &Path, to: &Path) -> bool {
-    let files = fs_err::File::open(from).and_then(|from| Ok((from, fs_err::File::create(to)?)));
+    let files = fs_err::File::open(from).and_then(|from| {
+        let to = disk::OpenOptions::new().write(true).create(true).truncate(true).open(to)?;
+        Ok((from, to))
+    });
     files.is_ok_and(|(from, to)| rustix::fs::ioctl_ficlone(to.file(), from.file()).is_ok())
 }
 

@@ -6,10 +6,12 @@
 //! * POINT is the name of a place (`failpoint!("publish.checked")`), of a step of a disk (`embedded/files.rename`, see
 //!   [`disk`](crate::disk)), of a message (`http.publish`, `remote.renew`), or `*`: any step and any message. `POINT.done` is
 //!   behind it. `POINT@3` is its third passing in a process only, `POINT@3+` that and all after it.
-//! * ACTION is `kill` (SIGKILL to this very process), `stop` (SIGSTOP), `wait:PATH` (makes PATH, and goes on when PATH is removed),
+//! * ACTION is `kill` (SIGKILL to this very process), `stop` (SIGSTOP), `note:PATH` (makes PATH), `wait:PATH` (makes PATH, and goes
+//!   on when PATH is removed),
 //!   `delay:MILLISECONDS`, `fail:EIO` (or another error; the step is not taken), `short` (half of what is to be written), `corrupt` (one
 //!   bit of what is written or told is turned).
 //!
+//! `PCMCACHE_TEST_ARMED` is a path: the rules hold, and passings count, while something lies there.
 //! `PCMCACHE_TEST_POINTS` is a file to which each process appends the points that it passes, each once.
 
 use std::collections::HashSet;
@@ -51,6 +53,7 @@ enum Action {
     Kill,
     Stop,
     Wait(PathBuf),
+    Note(PathBuf),
     Delay(Duration),
     Fail(Errno),
     Short,
@@ -109,6 +112,7 @@ impl Action {
             b"kill" => Self::Kill,
             b"stop" => Self::Stop,
             b"wait" => Self::Wait(PathBuf::from(OsStr::from_bytes(value))),
+            b"note" => Self::Note(PathBuf::from(OsStr::from_bytes(value))),
             b"delay" => Self::Delay(Duration::from_millis(str::from_utf8(value).ok()?.parse().ok()?)),
             b"fail" => Self::Fail(match value {
                 b"ENOSPC" => Errno::NOSPC,
@@ -177,7 +181,17 @@ pub fn turn_a_bit(bytes: &mut [u8]) {
     }
 }
 
+/// Whether the rules hold now.
+fn is_armed() -> bool {
+    static ARMED: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("PCMCACHE_TEST_ARMED").map(PathBuf::from));
+    ARMED.as_ref().is_none_or(|path| path.exists())
+}
+
 fn pass(point: &str, is_step: bool) -> Outcome {
+    if !is_armed() {
+        return Outcome::Whole;
+    }
     tell_seen(point);
     let mut outcome = Outcome::Whole;
     for rule in PLAN.iter().filter(|rule| rule.applies(point, is_step)) {
@@ -185,6 +199,7 @@ fn pass(point: &str, is_step: bool) -> Outcome {
             Action::Kill => signal_self(Signal::KILL),
             Action::Stop => signal_self(Signal::STOP),
             Action::Wait(path) => wait_while(path),
+            Action::Note(path) => drop(fs_err::write(path, "")),
             Action::Delay(time) => std::thread::sleep(*time),
             Action::Fail(errno) => outcome = Outcome::Failed(*errno),
             Action::Short => outcome = Outcome::Short,

@@ -27,6 +27,11 @@ impl Scratch {
         Self { path, _removed: Some(dir) }
     }
 
+    /// A directory in another scratch directory, with which it goes.
+    pub fn of(dir: &Path) -> Self {
+        Self { path: dir.to_owned(), _removed: None }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

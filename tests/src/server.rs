@@ -75,6 +75,11 @@ impl Server {
         Self::start_all(scratch, Vec::new(), Vec::new(), failpoint)
     }
 
+    /// The same, with these variables, and with this value of `PCMCACHE_FAILPOINT` until it is restarted.
+    pub fn start_planned(scratch: &Scratch, environment: Vec<(String, String)>, failpoint: &str) -> Self {
+        Self::start_all(scratch, Vec::new(), environment, Some(failpoint))
+    }
+
     fn start_all(
         scratch: &Scratch,
         arguments: Vec<String>,
