@@ -220,7 +220,7 @@ async fn remove(cache: &Arc<Cache>, batch: &[Standing]) -> Result<(u64, Freed), 
     let names = batch.iter().map(|standing| (standing.scope.clone(), standing.action)).collect();
     // Some may have answered since they were looked for, while others went.
     let removed = cache.rooms.results.remove(cache.uses.choose(names), PIN).await;
-    cache.uses.spare();
+    cache.uses.removed();
     // Also after an error: some may have gone.
     cache.near.forget([]);
     let removed = removed?;

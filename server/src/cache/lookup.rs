@@ -108,8 +108,9 @@ impl Cache {
         view: &View,
         action: ActionKey,
     ) -> Result<Option<KeyedResult>, CacheError> {
+        let removals = self.uses.removals();
         let Some(found) = self.keyed(view, action).await? else { return Ok(None) };
-        if self.uses.used(&found.scope, action) {
+        if self.uses.used(&found.scope, action, removals) {
             return Ok(Some(found));
         }
         // Either it has gone once the use is written, or it stays.

@@ -20,8 +20,16 @@ const RANK: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Uses {
     clock: Arc<dyn Clock>,
     notes: Mutex<HashMap<(Scope, ActionKey), Note>>,
-    /// What an eviction has chosen and is about to remove. Locked before the notes.
-    chosen: Mutex<HashSet<(Scope, ActionKey)>>,
+    /// Locked before the notes.
+    removal: Mutex<Removal>,
+}
+
+/// What an eviction is about to remove.
+#[derive(Debug, Default)]
+struct Removal {
+    chosen: HashSet<(Scope, ActionKey)>,
+    /// How often something was removed.
+    done: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,41 +41,49 @@ struct Note {
 
 impl Uses {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, notes: Mutex::default(), chosen: Mutex::default() }
+        Self { clock, notes: Mutex::default(), removal: Mutex::default() }
     }
 
     fn notes(&self) -> MutexGuard<'_, HashMap<(Scope, ActionKey), Note>> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn chosen(&self) -> MutexGuard<'_, HashSet<(Scope, ActionKey)>> {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn removal(&self) -> MutexGuard<'_, Removal> {
+        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It answers whoever asked for it. False, and nothing is noted, if an eviction has just chosen it: whoever wants to rest
-    /// on it must write its use down, and look again.
+    /// How often something was removed: to be asked before a result is looked for that may be used.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removal().done
+    }
+
+    /// It answers whoever asked for it, who looked for it when there had been so many `removals`. False, and nothing is noted,
+    /// if it is about to go, or something has gone meanwhile: whoever wants to rest on it must write its use down, and look
+    /// again.
     #[must_use]
-    pub(crate) fn used(&self, scope: &Scope, action: ActionKey) -> bool {
-        let chosen = self.chosen();
-        if chosen.contains(&(scope.clone(), action)) {
+    pub(crate) fn used(&self, scope: &Scope, action: ActionKey, removals: u64) -> bool {
+        let removal = self.removal();
+        if removal.done != removals || removal.chosen.contains(&(scope.clone(), action)) {
             return false;
         }
         self.note(scope, action, Duration::ZERO);
         true
     }
 
-    /// Those of the results that may still go, since nobody used them meanwhile. No use of them is noted until
-    /// [`Self::spare`].
+    /// Those of the results that may still go, since nobody used them meanwhile. No use of them is noted until they are
+    /// [`Self::removed`].
     pub(crate) fn choose(&self, mut results: Vec<(Scope, ActionKey)>) -> Vec<(Scope, ActionKey)> {
-        let mut chosen = self.chosen();
+        let mut removal = self.removal();
         results.retain(|(scope, action)| !self.has(scope, *action));
-        chosen.extend(results.iter().cloned());
+        removal.chosen.extend(results.iter().cloned());
         results
     }
 
-    /// The eviction is done with those that it had chosen.
-    pub(crate) fn spare(&self) {
-        self.chosen().clear();
+    /// Those that were chosen have gone, unless a use of them was written down.
+    pub(crate) fn removed(&self) {
+        let mut removal = self.removal();
+        removal.chosen.clear();
+        removal.done += 1;
     }
 
     /// It was offered to someone who may have a use for it, as the `rank`th of its set. Clients take the newest, mostly: if
@@ -138,7 +154,7 @@ mod tests {
         assert!(!uses.has(&scope, action));
         assert_eq!(ago(), 2 * RANK);
         uses.offered(&scope, action, 1);
-        assert!(uses.used(&scope, action));
+        assert!(uses.used(&scope, action, 0));
         uses.offered(&scope, action, 3);
         clock.advance(Duration::from_secs(5));
         assert!(uses.has(&scope, action));
@@ -153,19 +169,21 @@ mod tests {
     fn what_an_eviction_has_chosen_is_not_used_and_what_was_used_is_not_chosen() {
         let uses = Uses::new(Arc::new(ManualClock::default()));
         let (used, idle) = ((Scope::default(), ActionKey::of("a")), (Scope::default(), ActionKey::of("b")));
-        assert!(uses.used(&used.0, used.1));
+        assert!(uses.used(&used.0, used.1, uses.removals()));
+        let looked = uses.removals();
         assert_eq!(uses.choose(vec![used.clone(), idle.clone()]), std::slice::from_ref(&idle));
-        assert!(uses.used(&used.0, used.1));
-        assert!(!uses.used(&idle.0, idle.1) && !uses.has(&idle.0, idle.1));
-        uses.spare();
-        assert!(uses.used(&idle.0, idle.1) && uses.has(&idle.0, idle.1));
+        assert!(uses.used(&used.0, used.1, looked));
+        assert!(!uses.used(&idle.0, idle.1, looked) && !uses.has(&idle.0, idle.1));
+        uses.removed();
+        assert!(!uses.used(&idle.0, idle.1, looked), "it was seen before it went");
+        assert!(uses.used(&idle.0, idle.1, uses.removals()) && uses.has(&idle.0, idle.1));
     }
 
     #[test]
     fn the_notes_are_bounded() {
         let uses = Uses::new(Arc::new(ManualClock::default()));
         for n in 0..=MAX_NOTES {
-            assert!(uses.used(&Scope::default(), ActionKey::of(n.to_le_bytes())));
+            assert!(uses.used(&Scope::default(), ActionKey::of(n.to_le_bytes()), 0));
         }
         assert!(uses.are_many());
         assert_eq!(uses.take().len(), MAX_NOTES);
