@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
+use pcmcache_shared::Fence;
 use pcmcache_shared::api::acquire::{AcquireLine, AcquireMode, AcquireRequest, AloneReason};
 use pcmcache_shared::api::limits;
 use pcmcache_shared::recipe::MAX_SUBJECT;
@@ -232,35 +233,55 @@ impl Acquisition {
         if let Some(place) = place {
             place.leave_with_lease();
         }
-        if !is_resumed && self.cache.holds.has(&at, lease.fence) {
+        let fence = lease.fence;
+        if !is_resumed && self.cache.holds.has(&at, fence) {
             // While it was granted the client lost this stream and asked again: the newer stream has it.
             return;
         }
-        let holding = self.request.hold.then(|| self.cache.holds.take(&at, lease.fence));
+        let holding = self.request.hold.then(|| self.cache.holds.take(&at, fence));
         let line = AcquireLine::Granted {
             claim: at.1,
-            fence: lease.fence,
+            fence,
             secret: lease.secret.clone(),
             ttl_ms: millis(limits::LEASE_TTL),
             expected_ms: lease.expected.map(millis),
         };
         let heard = self.lines.send(Box::new(Ok(line))).await.is_ok();
         let ended = match holding {
-            Some(holding) if heard => self.hold_while_open(&at, holding).await,
-            Some(_) | None if heard => Ok(()),
-            Some(holding) if holding.is_over() => Ok(()),
-            // Nobody heard of this grant, so nobody will use it.
-            Some(_) | None => self.cache.drop_lease(&at, lease.fence, Duration::ZERO).await,
+            Some(holding) if heard => self.hold_while_open(&at, holding, is_resumed).await,
+            None if heard => Ok(()),
+            holding @ (Some(_) | None) => {
+                drop(holding);
+                self.forgo(&at, fence).await
+            }
         };
         if let Err(error) = ended {
             tracing::warn!(scope = %at.0, %error, "the deadline of a dropped lease could not be moved");
         }
     }
 
+    /// Nobody heard of this grant. It lives for the grace only, unless the client asked again and another stream has it.
+    async fn forgo(&self, at: &ScopedClaim, fence: Fence) -> Result<(), CacheError> {
+        self.cache.drop_lease(at, fence, limits::GRACE).await?;
+        if self.cache.holds.has(at, fence) {
+            self.cache.rooms.leases.extend(&at.0, at.1, fence, limits::LEASE_TTL).await?;
+        }
+        Ok(())
+    }
+
     /// Returns when the lease ended, or when the client went away; then it lives for the grace only.
-    async fn hold_while_open(&self, at: &ScopedClaim, holding: Holding) -> Result<(), CacheError> {
+    async fn hold_while_open(
+        &self,
+        at: &ScopedClaim,
+        holding: Holding,
+        is_resumed: bool,
+    ) -> Result<(), CacheError> {
         let (clock, leases) = (&self.cache.rooms.clock, &self.cache.rooms.leases);
         let fence = holding.fence();
+        if is_resumed {
+            // The stream that it was taken from may have given it up just before.
+            leases.extend(&at.0, at.1, fence, limits::LEASE_TTL).await?;
+        }
         loop {
             let looked = clock.now();
             let current = leases.current(&at.0, at.1).await?;
