@@ -44,6 +44,8 @@ pub struct World {
     pub keys: Vec<String>,
     /// How many of them are asked for at a time, and for how long.
     pub fashion: (usize, Duration),
+    /// By how much the sizes of two BMIs differ at most.
+    pub sizes: u64,
     /// How long a build takes at most, and how many of a hundred make other bytes than the rest.
     pub builds: (Duration, u64),
     /// All scopes.
@@ -76,7 +78,7 @@ impl World {
     /// What a compile makes: the same each time, unless the compiler is not deterministic.
     fn outputs(&self, scope: &str, key: &str, variant: u64) -> Vec<Content> {
         let seed = |what: String| Content::seed_of(&format!("{} {key} {variant} {what}", self.seed));
-        let size = 17_000 + Content::seed_of(key) % 60_000;
+        let size = 17_000 + Content::seed_of(key) % self.sizes;
         // The object is the same in all scopes.
         vec![
             Content { seed: seed(format!("bmi {scope}")), size },
@@ -242,7 +244,10 @@ impl<'a> Client<'a> {
         match (end, lease) {
             (End::Found { result: sight }, _) if self.percent(60) => self.fetch_outputs(&sight),
             (End::Granted { .. }, Some(lease)) => self.build(lease),
-            (End::Busy | End::Alone { .. }, _) if self.builds && self.percent(50) => self.publish_unasked(),
+            (End::Busy | End::Alone { .. }, _) if self.builds && self.percent(60) => {
+                let variant = self.variant();
+                self.upload_and_publish(&key, variant, None);
+            }
             _ => {}
         }
     }

@@ -55,9 +55,17 @@ impl Kind {
     fn flags(self) -> Vec<String> {
         let size: &[&str] = match self {
             Self::Plain | Self::Quick => &[],
-            Self::Small => &["--max-size", "900K"],
+            Self::Small => &["--max-size", "500K"],
         };
         size.iter().map(|flag| (*flag).to_owned()).collect()
+    }
+
+    /// By how much the sizes of two BMIs differ at most.
+    const fn sizes(self) -> u64 {
+        match self {
+            Self::Plain | Self::Quick => 60_000,
+            Self::Small => 8_000,
+        }
     }
 
     /// How long a build takes at most, and how many of a hundred make other bytes than the rest.
@@ -110,6 +118,7 @@ pub fn run(seed: u64, lasts: Duration) -> Vec<Line> {
         rate: kind.rate(),
         keys: (0..keys).map(|index| format!("k{index}")).collect(),
         fashion: (at_a_time, period),
+        sizes: kind.sizes(),
         builds: kind.builds(),
         scopes: ["main", "pr-17", "pr-18"].map(str::to_owned).to_vec(),
         roads: (0..3).map(|_| Road::start(server.address())).collect(),

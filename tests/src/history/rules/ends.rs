@@ -1,8 +1,11 @@
 //! Every operation ends in time, with an answer that may be given.
 
-use super::super::line::{Act, End};
+use super::super::line::{Act, End, Us};
 use super::Violation;
 use super::known::{At, History};
+
+/// After so long without a fault an answer has come.
+const LONG: Us = 8_000_000;
 
 pub(super) fn rule(history: &History<'_>) -> Vec<Violation> {
     let each = history.ops.iter().filter_map(|at| {
@@ -14,7 +17,8 @@ pub(super) fn rule(history: &History<'_>) -> Vec<Violation> {
 
 /// Nothing came although nothing was wrong.
 fn hangs(history: &History<'_>, at: &At<'_>) -> Option<String> {
-    let disturbed = history.faults.iter().any(|fault| fault.from < at.op.to && at.op.from < fault.to);
+    let since = at.op.from.max(at.op.to.saturating_sub(LONG));
+    let disturbed = history.faults.iter().any(|fault| fault.from < at.op.to && since < fault.to);
     let broken = matches!(at.op.end, End::Cut | End::NotSent) && !is_cut_by_client(at);
     match at.op.end {
         End::TimedOut if !disturbed => Some("nothing came, and nothing was wrong".to_owned()),

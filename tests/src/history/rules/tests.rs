@@ -316,7 +316,9 @@ fn nobody_changes_what_is_not_theirs() {
 #[test]
 fn nothing_hangs_unless_something_is_wrong() {
     draft(1, false).op(0, 15_000_000, read(), End::TimedOut).breaks("ends", &[2]);
-    draft(1, false).op(0, 15_000_000, read(), End::TimedOut).fault(10, 20, What::Stop).holds();
+    draft(1, false).op(0, 15_000_000, read(), End::TimedOut).fault(10, 20, What::Stop).breaks("ends", &[2]);
+    let stopped = |to| draft(1, false).op(0, 15_000_000, read(), End::TimedOut).fault(10, to, What::Stop);
+    stopped(8_000_000).holds();
     draft(1, false).op(0, 10, read(), End::GaveUp).holds();
 }
 
