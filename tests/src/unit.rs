@@ -89,6 +89,13 @@ impl Unit {
         self.right_outputs_of(scratch, self.arguments())
     }
 
+    /// What the compiler makes of it when it is told nothing more.
+    pub fn bare_outputs(&self, scratch: &Scratch) -> Outputs {
+        let reference = Machine::new(scratch, &format!("bare-{}", self.name));
+        reference.bare(self.arguments()).ok();
+        self.outputs(reference.build())
+    }
+
     /// The same for other arguments than [`Unit::arguments`].
     pub fn right_outputs_of(&self, scratch: &Scratch, arguments: Vec<String>) -> Outputs {
         let reference = Machine::new(scratch, &format!("reference-{}", self.name));
