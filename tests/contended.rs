@@ -92,7 +92,6 @@ impl Crowd {
             let failures = self.round(round);
             assert!(failures.is_empty(), "round {round}:\n{}", failures.join("\n"));
         }
-        until("the end of all that was orphaned", || self.machines[0].alive().is_empty());
         self.tally
     }
 
@@ -134,6 +133,10 @@ impl Crowd {
             std::thread::sleep(Duration::from_millis(2));
         }
         let took = began.elapsed();
+        // A compiler whose launcher was killed before it could note that it begins may still do so.
+        until("the end of all that was orphaned", || {
+            self.machines.iter().take(CACHES).all(|m| m.alive().is_empty())
+        });
         // A machine that others use at the same time is slower now and then.
         self.quick = took.min(self.quick * 5 / 4);
 
@@ -195,11 +198,13 @@ impl Crowd {
         tally.killed_holders += holders;
         tally.compiles += begun.len();
         tally.most = tally.most.max(begun.len());
-        let too_many = begun.len() > 1 + holders;
-        too_many
-            .then(|| format!("{} compiles, and {holders} holders were killed: {begun:?}", begun.len()))
-            .into_iter()
-            .collect()
+        if begun.len() <= 1 + holders {
+            return Vec::new();
+        }
+        let logs: String = self.machines.iter().take(CACHES).map(Machine::log).collect();
+        let lines = logs.lines().filter(|line| !line.contains("hit:") && line.contains("]   "));
+        let faults: Vec<_> = lines.rev().take(20).collect();
+        vec![format!("{} compiles, and {holders} holders were killed: {begun:?}\n{faults:#?}", begun.len())]
     }
 }
 
