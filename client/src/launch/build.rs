@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pcmcache_shared::{Output, ReleaseReason, Role, disk, failpoint};
 
@@ -24,11 +24,12 @@ pub(super) struct Built {
     pub(super) plan: Plan,
     /// When the compiler was started.
     pub(super) start: Moment,
-    /// Tells how long ago that is, whatever happens to the clock.
+    /// The same by the clock that no tick holds back, and what tells how long ago that is, whatever happens to it.
+    clock: SystemTime,
     watch: Instant,
 }
 
-/// By how much clocks may seem to differ: a tick, and what a clock is corrected by without a jump.
+/// By how much clocks may seem to differ, and what part of a time a clock is corrected by without a jump.
 const SLACK: Duration = Duration::from_millis(50);
 const CORRECTED: u32 = 1000;
 
@@ -42,7 +43,7 @@ impl Built {
     pub(super) fn clock_was_set_back(&self) -> bool {
         let passed = self.watch.elapsed();
         let slack = SLACK + passed / CORRECTED;
-        Moment::now() < self.start.later(passed.saturating_sub(slack))
+        os::wall_clock() < self.clock + passed.saturating_sub(slack)
     }
 }
 
@@ -69,7 +70,7 @@ impl Session {
         // directories must tell what was there, our own stages were made earlier, too.
         let earlier = if task.invocation.family == Family::Gcc { Moment::now() } else { self.began };
         earlier.let_pass();
-        let (start, watch) = (Moment::now(), os::stopwatch());
+        let (start, clock, watch) = (Moment::now(), os::wall_clock(), os::stopwatch());
         let ran = run(&program, &args, &self.interrupt);
         let ran = ran.map_err(|error| Bypass::new("cannot-run", error.to_string()))?;
         if self.interrupt.came() {
@@ -80,7 +81,7 @@ impl Session {
         } else if task.shareable {
             self.counts.compiles += 1;
         }
-        Ok(Built { ran, plan, start, watch })
+        Ok(Built { ran, plan, start, clock, watch })
     }
 
     /// A compile that failed leaves what the compiler leaves: its depfile, its diagnostics in a file, and no object. Who
