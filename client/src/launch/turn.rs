@@ -221,7 +221,8 @@ impl Session {
         Ok(Hit { action, result: kept.result })
     }
 
-    /// Writes down locally what is now known of the task. The result comes last: what it names is there.
+    /// Writes down locally what is now known of the task. The result comes behind what it names. The include set comes last:
+    /// who knows it waits in another line than who does not, and has to find there that all is made.
     pub(super) fn remember(
         &self,
         store: &Store,
@@ -234,9 +235,9 @@ impl Session {
         if let Some(bmi) = kept.result.output(Role::Bmi) {
             store.mark_embedded(bmi.digest, &embedded(task.unit.text(), set))?;
         }
-        store.add_include_set(task.unit.key(), set)?;
         self.note_history(store, task, recipe.action_key(), &kept.result)?;
         store.put_result(recipe.action_key(), kept)?;
+        store.add_include_set(task.unit.key(), set)?;
         let (unit, action) = (task.unit.key(), recipe.action_key());
         self.inputs.prove(store, (unit, action), set, &task.invocation, self.began);
         Ok(())
