@@ -148,6 +148,7 @@ fn builds_pass_and_nothing_acknowledged_is_lost_whatever_is_killed_beside_them()
         println!("round {rounds}: {:.1?}", round.elapsed());
     }
     println!("{rounds} rounds in {:?}, killed: {kills:?}", began.elapsed());
+    println!("tally: builds={} kills={}", 2 * rounds, kills.values().sum::<usize>());
     assert!(kills.len() == 4 && kills.values().all(|count| *count > 0), "{kills:?}");
 
     for machine in &machines {

@@ -215,6 +215,7 @@ fn patient(machine: Machine) -> Machine {
 
 fn is_hard_enough(tally: &Tally) {
     println!("{tally:?}");
+    println!("tally: crowds={} kills={}", tally.rounds, tally.killed);
     assert!(
         tally.killed >= tally.rounds as usize * CROWD / KILLED * 3 / 4,
         "hardly anybody was killed: {tally:?}"

@@ -60,6 +60,10 @@ fn histories_under_faults_can_be_explained() {
     });
     let total = total.into_inner().expect("the total");
     println!("{count} histories: {total}");
+    println!(
+        "tally: histories={count} faults-in-histories={}",
+        total.0.get("fault").copied().unwrap_or_default()
+    );
     let wrong = wrong.into_inner().expect("the reports");
     assert!(wrong.is_empty(), "{wrong}");
     for what in ["found", "winner", "granted", "renewed", "bytes", "cut", "absent", "refused", "fault"] {

@@ -240,6 +240,7 @@ fn no_fault_of_the_network_costs_a_build_or_what_it_made() {
     });
     let failures = failures.into_inner().expect("failures");
     println!("{} scripts, {} cases", SCRIPTS.len(), cases.len());
+    println!("tally: network-cases={}", cases.len());
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
     for server in [&stage.plain, &stage.tls] {
         assert!(!server.log().contains("panicked"), "{}", server.log());

@@ -81,8 +81,6 @@ struct Play<'a> {
     unit: Unit,
     /// What the launcher places.
     right: Outputs,
-    /// What the compiler makes of the command as it stands: what a launch that goes without the cache places.
-    bare: Outputs,
     plan: String,
     points: Option<&'a Path>,
 }
@@ -98,8 +96,8 @@ impl Stage {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let dir = Scratch::of(&self.scratch.dir(&format!("run{number}")));
         let unit = Unit::write(&dir, "unit", number as u32, Weight::Light);
-        let (right, bare) = (unit.right_outputs(&dir), unit.bare_outputs(&dir));
-        Play { stage: self, dir, unit, right, bare, plan: plan.to_owned(), points }
+        let right = unit.right_outputs(&dir);
+        Play { stage: self, dir, unit, right, plan: plan.to_owned(), points }
     }
 }
 
@@ -163,8 +161,7 @@ impl Play<'_> {
         let done = done.finish_within(LIMIT);
         self.judge(&done, words.is_none());
         if words.is_none() && !self.kills() {
-            let outputs = self.unit.outputs(here.build());
-            assert!(outputs == self.right || outputs == self.bare, "other bytes: {}", self.told(&done));
+            self.has_its_outputs(&here, &done);
         }
         // The same machine goes on, with what is left, and leaves nothing else.
         here.compile(self.arguments()).ok();
@@ -176,6 +173,13 @@ impl Play<'_> {
             third.compile(self.arguments()).ok();
             assert_eq!(self.unit.outputs(third.build()), self.right, "third: {}", self.told(&done));
         }
+    }
+
+    /// A launch that goes without the cache places what the compiler makes of the command as it stands.
+    fn has_its_outputs(&self, machine: &Machine, done: &Finished) {
+        let outputs = self.unit.outputs(machine.build());
+        let is_right = outputs == self.right || outputs == self.unit.bare_outputs(&self.dir);
+        assert!(is_right, "other bytes: {}", self.told(done));
     }
 
     fn kills(&self) -> bool {
@@ -241,8 +245,7 @@ impl Play<'_> {
             let launched = machine.clone().remote(&server.url()).launch(self.arguments());
             let done = self.while_it_dies(&mut server, launched);
             assert!(done.status.success() && done.stderr.is_empty(), "{}{}", self.told(&done), server.log());
-            let outputs = self.unit.outputs(machine.build());
-            assert!(outputs == self.right || outputs == self.bare, "other bytes: {}", self.told(&done));
+            self.has_its_outputs(machine, &done);
         }
         fs_err::remove_file(&armed).expect("the same file");
         if server.ended() {
@@ -345,7 +348,8 @@ fn at_every_point_of_the_table_nothing_costs_a_build() {
             actions(&point).into_iter().map(move |action| (scene, format!("{point}={action}")))
         })
         .collect();
-    println!("{} runs", plays.len());
+    let kills = plays.iter().filter(|(_, plan)| plan.ends_with("=kill")).count();
+    println!("tally: points={} kills={kills}", plays.len());
     let left = Mutex::new(plays.into_iter());
     let next = || left.lock().expect("what is left").next();
     std::thread::scope(|scope| {
@@ -386,6 +390,7 @@ fn every_single_fault_of_a_publish_and_of_a_fetch_costs_no_build() {
                 while let Some((scene, fault)) = next() {
                     let runs = sweep(&stage, scene, fault);
                     println!("{scene:?} {fault}: {runs} steps");
+                    println!("tally: disk-faults={runs}");
                 }
             });
         }

@@ -6,6 +6,7 @@
 //! ```text
 //! tests/run.sh -p pcmcache-tests --test simulation                              the first thousand seeds
 //! PCMCACHE_TEST_SEEDS=50000 tests/run.sh -p pcmcache-tests --test simulation    that many
+//! PCMCACHE_TEST_FIRST=50000 tests/run.sh -p pcmcache-tests --test simulation    a thousand from that seed on
 //! PCMCACHE_TEST_SEED=17 tests/run.sh -p pcmcache-tests --test simulation -- --nocapture    one, with its trace
 //! ```
 //!
@@ -66,13 +67,15 @@ fn what_is_promised_holds_in_every_world() {
         return;
     }
     let seeds = number("PCMCACHE_TEST_SEEDS").unwrap_or(SEEDS);
-    let (next, sum, began) = (AtomicU64::new(0), Mutex::new(Sum::default()), Instant::now());
+    let first = number("PCMCACHE_TEST_FIRST").unwrap_or_default();
+    let (next, sum, began) = (AtomicU64::new(first), Mutex::new(Sum::default()), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || !sum.lock().expect("the sum").failed.is_empty() {
+                    if seed >= first.saturating_add(seeds) || !sum.lock().expect("the sum").failed.is_empty()
+                    {
                         return;
                     }
                     let outcome = run(seed, &ground, &scratch);
@@ -83,6 +86,7 @@ fn what_is_promised_holds_in_every_world() {
         }
     });
     let sum = sum.into_inner().expect("the sum");
+    println!("tally: worlds={} restarts={}", sum.worlds, sum.counts.restarts);
     println!(
         "{} worlds, {:?} in them, {:.1?} outside: {:?}",
         sum.worlds,

@@ -198,6 +198,7 @@ async fn sweep(work: Work) {
             failed += usize::from(points.len() >= at);
         }
         println!("{work:?}, {outcome:?}, for good: {for_good}: {failed} operations of {}", healthy.len());
+        println!("tally: disk-faults={failed}");
         assert!(failed > 50, "nothing was failed: {failed}");
     }
 }

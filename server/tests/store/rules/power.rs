@@ -141,5 +141,6 @@ async fn whatever_was_acknowledged_survives_a_power_cut_at_any_step() {
         recover(image.path(), &acknowledged(&entries[..end]), modules).await;
     }
     println!("{images} power cuts, {during_recovery} of them during recovery, {lost} changes uncertain");
+    println!("tally: power-cuts={images} power-cuts-during-recovery={during_recovery}");
     assert!(images < 100 || lost > 100, "nothing was ever at stake: {lost}");
 }
