@@ -39,6 +39,7 @@ toolchain_for_tests() {
     command -v make >/dev/null || toolchain_install_packages make
     toolchain_find_python_tools tests schemathesis "${toolchain_test_tools[@]}"
     toolchain_find_programs g++ gdb
+    command -v mkfs.xfs >/dev/null || toolchain_install_packages xfsprogs
     toolchain_for_deploy
     toolchain_for_browser
 }

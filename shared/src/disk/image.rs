@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::record::{Change, Entry, Inode};
@@ -172,7 +172,7 @@ impl Disk {
                 continue;
             }
             match node {
-                Node::Directory => fs_err::create_dir(&target)?,
+                Node::Directory => std::fs::DirBuilder::new().mode(0o700).create(&target)?,
                 Node::File(number) => {
                     fs_err::write(&target, contents.get(*number).map(Vec::as_slice).unwrap_or_default())?;
                 }
