@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use clap::Args;
-use pcmcache_shared::ActionKey;
-use pcmcache_shared::disk;
+use pcmcache_shared::{ActionKey, disk};
 
 use crate::compiler;
 use crate::launch::rebuild::{Verdict, rebuild};

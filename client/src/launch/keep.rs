@@ -7,9 +7,8 @@ use std::process::{Command, Stdio};
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::api::actions::PublishRequest;
 use pcmcache_shared::api::problem::Code;
-use pcmcache_shared::disk;
 use pcmcache_shared::{
-    ActionResult, Claim, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, failpoint,
+    ActionResult, Claim, Cost, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, disk, failpoint,
 };
 
 use super::build::Built;

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use pcmcache_shared::ActionKey;
-use pcmcache_shared::disk;
+use pcmcache_shared::{ActionKey, disk};
 
 use super::fill::PAGE;
 use super::origin::Kept;

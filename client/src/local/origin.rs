@@ -174,7 +174,8 @@ impl Store {
         }
     }
 
-    /// Whether the server was not asked for so long, or nobody knows for how long: the clock was set back; if so, whoever finds that out is the one to ask.
+    /// Whether the server was not asked for so long, or nobody knows for how long: the clock was set back. If so, whoever
+    /// finds that out is the one to ask.
     pub fn is_to_be_asked(&self, server: ServerId, after: Duration) -> bool {
         let path = self.entry(Kind::Servers, &server.0.to_string());
         let long_ago = fs_err::metadata(&path)

@@ -11,9 +11,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use pcmcache_shared::Digest;
-use pcmcache_shared::disk;
 use pcmcache_shared::staged::{Durability, StagedFile};
+use pcmcache_shared::{Digest, disk};
 
 use crate::os::{self, Moment};
 

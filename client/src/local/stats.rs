@@ -13,9 +13,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pcmcache_shared::Digest;
-use pcmcache_shared::disk;
 use pcmcache_shared::staged::Durability;
+use pcmcache_shared::{Digest, disk};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, sealed};

@@ -11,9 +11,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pcmcache_shared::Digest;
-use pcmcache_shared::disk;
 use pcmcache_shared::packed::LEAST;
+use pcmcache_shared::{Digest, disk};
 
 use super::is_this_host;
 use crate::settings::When;

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pcmcache_shared::Digest;
 use pcmcache_shared::digest::CHUNK;
-use pcmcache_shared::disk;
 use pcmcache_shared::staged::{StagedFile, Whole};
+use pcmcache_shared::{Digest, disk};
 use rustix::fs::{Advice, fadvise};
 
 use super::ledger::{Content, DAMAGED, Ledger, PLACES, Reservation};

@@ -7,8 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use pcmcache_shared::Digest;
-use pcmcache_shared::disk;
+use pcmcache_shared::{Digest, disk};
 use rustix::fs::{Mode, OFlags};
 
 use crate::os;
