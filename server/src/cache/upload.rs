@@ -12,6 +12,9 @@ use crate::trust::Writing;
 
 /// How long an upload waits for room.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long between its tries, once there was room and it did not get it: others took it, or the disk has bytes left and is
+/// full all the same, as one without inodes is.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// An upload on its way. Dropped before its finish, nothing of it is left.
 #[derive(Debug)]
@@ -58,18 +61,23 @@ impl Cache {
         scope: &Scope,
         length: u64,
     ) -> Result<Box<dyn Stage>, CacheError> {
-        let deadline = self.rooms.clock.now() + PATIENCE;
+        let (deadline, mut pause) = (self.rooms.clock.now() + PATIENCE, Duration::ZERO);
         loop {
             let shortage = match self.rooms.blobs.stage(scope, length).await? {
                 Staging::Open(stage) => return Ok(stage),
                 Staging::Short(shortage) => shortage,
             };
             let wanted = Wanted { bound: shortage.bound.clone(), bytes: length };
+            let make = async {
+                self.rooms.clock.sleep(pause).await;
+                make_room(self, wanted).await
+            };
             let made = tokio::select! {
                 biased;
                 () = self.rooms.clock.sleep_until(deadline) => false,
-                made = make_room(self, wanted) => made?,
+                made = make => made?,
             };
+            pause = PAUSE;
             if !made {
                 self.counters.store_full.one();
                 return Err(CacheError::NoRoom { length, shortage });

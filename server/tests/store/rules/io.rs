@@ -183,6 +183,28 @@ async fn run(work: Work, at: u64, outcome: Outcome, for_good: bool) -> Vec<Strin
     faulty.points()
 }
 
+/// Bytes are left, and no file can be made.
+#[tokio::test]
+async fn a_disk_that_is_full_of_files_is_not_asked_without_a_pause() {
+    let scratch = Scratch::in_memory();
+    let bench = Bench::on_disk(scratch.path());
+    let faulty = Faulty::new(1, Outcome::Failed(Errno::NOSPC), true);
+    let _watching = watch::below(scratch.path(), faulty.clone());
+    let large = vec![7; 100_000];
+    let time = async {
+        // As often as it can be asked while no time passes.
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let asked = faulty.points().len();
+        bench.clock.advance(Duration::from_secs(PATIENCE_S));
+        asked
+    };
+    let (uploaded, asked) = tokio::join!(bench.upload(&large), time);
+    assert!(uploaded.is_err(), "{uploaded:?}");
+    assert_eq!((asked, faulty.points().len()), (2, 2));
+}
+
 async fn sweep(work: Work) {
     let healthy = run(work, u64::MAX, Outcome::Whole, false).await;
     for (outcome, for_good) in FAULTS {
