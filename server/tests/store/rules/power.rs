@@ -1,5 +1,5 @@
 //! The power fails while the server writes, at any step, also while it recovers from that: whatever it acknowledged is there
-//! and verifies, nothing that is there is wrong, and it goes on.
+//! and verifies, nothing that is there is wrong, and it goes on; also where the index is lost with it, and made again.
 //!
 //! Each store here is one that such a cut could have left: `disk::image` has the model. `PCMCACHE_TEST_SEED` has the same ones
 //! again; `PCMCACHE_TEST_IMAGES` is how many there are.
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pcmcache_server::clock::ManualClock;
-use pcmcache_server::embedded::Embedded;
+use pcmcache_server::embedded::{Embedded, rebuild_index};
 use pcmcache_shared::disk::image::Disk;
 use pcmcache_shared::disk::record::{self, Change, Entry, Recorder};
 use pcmcache_shared::disk::watch;
@@ -16,9 +16,10 @@ use pcmcache_shared::{ActionKey, Digest};
 
 use crate::bench::{Bench, Dice, Module, Scratch, assert_sound, view};
 
-/// Images in the gate, and how often it is a recovery that the power fails during.
+/// Images in the gate, and of how many it is one where the power fails during a recovery, or that loses its index.
 const IMAGES: u64 = 300;
 const DURING_RECOVERY: u64 = 3;
+const WITHOUT_INDEX: u64 = 3;
 
 /// A module of its own size: some blobs wait in memory, some do not.
 fn module(name: String, bytes: usize) -> Module {
@@ -138,7 +139,12 @@ async fn whatever_was_acknowledged_survives_a_power_cut_at_any_step() {
             image = cut_again(image.path(), &mut dice).await;
             during_recovery += 1;
         }
-        recover(image.path(), &acknowledged(&entries[..end]), modules).await;
+        let acknowledged = acknowledged(&entries[..end]);
+        if number % WITHOUT_INDEX == 1 && !acknowledged.is_empty() {
+            let _ = fs_err::remove_file(image.path().join("index.redb"));
+            rebuild_index(image.path(), &ManualClock::default()).unwrap();
+        }
+        recover(image.path(), &acknowledged, modules).await;
     }
     println!("{images} power cuts, {during_recovery} of them during recovery, {lost} changes uncertain");
     println!("tally: power-cuts={images} power-cuts-during-recovery={during_recovery}");
