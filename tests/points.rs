@@ -21,6 +21,8 @@ use pcmcache_tests::{Finished, Machine, Process, Scratch, Server, Unit, Weight, 
 const TABLE: &str = "tests/points.txt";
 /// As many at a time.
 const AT_ONCE: usize = 3;
+/// Behind a plan: while somebody else on the machine wants the same thing.
+const CROWDED: &str = " in a crowd";
 /// Longer than any launch takes here, whatever fails.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -82,6 +84,8 @@ struct Play<'a> {
     /// What the launcher places.
     right: Outputs,
     plan: String,
+    /// Whether somebody else on the machine wants the same thing meanwhile.
+    crowded: bool,
     points: Option<&'a Path>,
 }
 
@@ -97,7 +101,8 @@ impl Stage {
         let dir = Scratch::of(&self.scratch.dir(&format!("run{number}")));
         let unit = Unit::write(&dir, "unit", number as u32, Weight::Light);
         let right = unit.right_outputs(&dir);
-        Play { stage: self, dir, unit, right, plan: plan.to_owned(), points }
+        let (plan, crowded) = plan.strip_suffix(CROWDED).map_or((plan, false), |plan| (plan, true));
+        Play { stage: self, dir, unit, right, plan: plan.to_owned(), crowded, points }
     }
 }
 
@@ -158,8 +163,18 @@ impl Play<'_> {
             Some(words) => planned.start(planned.launcher(), words),
             None => planned.launch(self.arguments()),
         };
+        let beside = self.crowded.then(|| {
+            let beside = here.clone().building_in(self.dir.dir("beside"));
+            let launched = beside.launch(self.arguments());
+            (beside, launched)
+        });
         let done = done.finish_within(LIMIT);
         self.judge(&done, words.is_none());
+        if let Some((beside, launched)) = beside {
+            let waited = launched.finish_within(LIMIT).ok();
+            assert_eq!(waited.stderr, "", "beside: {}", self.told(&done));
+            assert_eq!(self.unit.outputs(beside.build()), self.right, "beside: {}", self.told(&done));
+        }
         if words.is_none() && !self.kills() {
             self.has_its_outputs(&here, &done);
         }
@@ -325,9 +340,7 @@ fn actions(point: &str) -> Vec<&'static str> {
     let is_message = point.starts_with("http.") || point.starts_with("remote.");
     let is_step = is_message || point.contains('/') || point.starts_with("redb_file.");
     let mut actions = vec!["kill", "delay:50"];
-    if is_step && !is_over {
-        actions.push("fail:EIO");
-    }
+    actions.push(if is_step && !is_over { "fail:EIO" } else { "kill in a crowd" });
     if point.starts_with("http.") && is_over {
         actions.extend(["fail:EIO", "corrupt"]);
     }
@@ -348,7 +361,7 @@ fn at_every_point_of_the_table_nothing_costs_a_build() {
             actions(&point).into_iter().map(move |action| (scene, format!("{point}={action}")))
         })
         .collect();
-    let kills = plays.iter().filter(|(_, plan)| plan.ends_with("=kill")).count();
+    let kills = plays.iter().filter(|(_, plan)| plan.contains("=kill")).count();
     println!("tally: points={} kills={kills}", plays.len());
     let left = Mutex::new(plays.into_iter());
     let next = || left.lock().expect("what is left").next();
