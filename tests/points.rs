@@ -17,6 +17,7 @@ use std::time::Duration;
 use pcmcache_tests::scratch::names_in;
 use pcmcache_tests::unit::Outputs;
 use pcmcache_tests::{Finished, Machine, Process, Scratch, Server, Unit, Weight, deployed, tool, turn};
+use rustix::process::{Signal, kill_process};
 
 const TABLE: &str = "tests/points.txt";
 /// As many at a time.
@@ -41,24 +42,51 @@ enum Scene {
     Away,
     /// The upload of what such a launch queued.
     Sync,
+    /// A launch that leaves its upload to another process, and that one.
+    Background,
+    /// A launch that asks by way of an agent, and that one.
+    Agent,
+    /// A launch that notes what it used, and the publishing of that.
+    Profile,
+    /// A start from such a profile.
+    Warm,
+    /// Removal of what a store has.
+    Clear,
     /// A trim of a store.
     Trim,
     /// A server that makes a store and comes up.
     Start,
     /// A server that takes a publish, and serves a fetch.
     Serve,
+    /// A token is made.
+    Token,
+    /// A store is backed up.
+    Backup,
+    /// A backup becomes a store.
+    Restore,
+    /// An index is made again.
+    Rebuild,
 }
 
-const SCENES: [(&str, Scene); 9] = [
+const SCENES: [(&str, Scene); 18] = [
     ("miss", Scene::Miss),
     ("hit", Scene::Hit),
     ("publish", Scene::Publish),
     ("fetch", Scene::Fetch),
     ("away", Scene::Away),
     ("sync", Scene::Sync),
+    ("background", Scene::Background),
+    ("agent", Scene::Agent),
+    ("profile", Scene::Profile),
+    ("warm", Scene::Warm),
+    ("clear", Scene::Clear),
     ("trim", Scene::Trim),
     ("start", Scene::Start),
     ("serve", Scene::Serve),
+    ("token", Scene::Token),
+    ("backup", Scene::Backup),
+    ("restore", Scene::Restore),
+    ("rebuild", Scene::Rebuild),
 ];
 
 fn scene(name: &str) -> Scene {
@@ -70,14 +98,53 @@ fn scene(name: &str) -> Scene {
 struct Stage {
     server: Server,
     known: Machine,
+    ground: Ground,
     next: AtomicUsize,
     scratch: Scratch,
     _store: Scratch,
 }
 
+/// A store with one module, and its backup.
+struct Ground {
+    store: Scratch,
+    backup: PathBuf,
+    unit: Unit,
+    right: Outputs,
+}
+
+impl Ground {
+    fn lay(scratch: &Scratch, known: &Machine) -> Self {
+        let (store, backup) = (Scratch::of(&scratch.dir("ground")), scratch.path().join("ground-backup"));
+        let unit = Unit::write(scratch, "ground", 7, Weight::Light);
+        let right = unit.right_outputs(scratch);
+        let server = Server::start(&store);
+        Machine::new(scratch, "founder").knowing(known).remote(&server.url()).compile(unit.arguments()).ok();
+        drop(server);
+        let mut command = Command::new(tool::server());
+        command.env_clear().arg("backup").arg(&backup).arg("--data-dir").arg(store.path().join("server"));
+        Process::start(command).finish().ok();
+        Self { store, backup, unit, right }
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs_err::create_dir_all(to).expect("a directory");
+    for entry in fs_err::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        match entry.file_type().expect("its type") {
+            kind if kind.is_dir() => copy_all(&entry.path(), &to.join(entry.file_name())),
+            kind if kind.is_file() => {
+                drop(fs_err::copy(entry.path(), to.join(entry.file_name())).expect("a copy"))
+            }
+            _ => {}
+        }
+    }
+}
+
 /// One run of a scene.
 struct Play<'a> {
     stage: &'a Stage,
+    number: usize,
     dir: Scratch,
     /// What nobody else compiles.
     unit: Unit,
@@ -93,7 +160,8 @@ impl Stage {
     fn set() -> Self {
         let (scratch, store) = (Scratch::new("points"), Scratch::new("points-server"));
         let (server, known) = (Server::start(&store), Machine::experienced(&scratch));
-        Self { server, known, next: AtomicUsize::new(0), scratch, _store: store }
+        let ground = Ground::lay(&scratch, &known);
+        Self { server, known, ground, next: AtomicUsize::new(0), scratch, _store: store }
     }
 
     fn play<'a>(&'a self, plan: &str, points: Option<&'a Path>) -> Play<'a> {
@@ -102,7 +170,7 @@ impl Stage {
         let unit = Unit::write(&dir, "unit", number as u32, Weight::Light);
         let right = unit.right_outputs(&dir);
         let (plan, crowded) = plan.strip_suffix(CROWDED).map_or((plan, false), |plan| (plan, true));
-        Play { stage: self, dir, unit, right, plan: plan.to_owned(), crowded, points }
+        Play { stage: self, number, dir, unit, right, plan: plan.to_owned(), crowded, points }
     }
 }
 
@@ -128,28 +196,53 @@ impl Play<'_> {
         match scene {
             Scene::Start => self.start(),
             Scene::Serve => self.serve(),
+            Scene::Token | Scene::Backup | Scene::Restore | Scene::Rebuild => self.upkeep(scene),
             _ => self.launch(scene),
         }
         fs_err::remove_dir_all(self.dir.path()).expect("the run's directory");
     }
 
     fn launch(&self, scene: Scene) {
-        let is_local = matches!(scene, Scene::Miss | Scene::Hit | Scene::Trim);
+        let is_local = matches!(scene, Scene::Miss | Scene::Hit | Scene::Trim | Scene::Clear);
         let server = self.stage.server.url();
         let machine = |role: &str| {
             let machine = self.machine(role);
-            if is_local { machine } else { machine.remote(&server) }
+            let machine = if is_local { machine } else { machine.remote(&server) };
+            match scene {
+                Scene::Background => machine.with("PCMCACHE_UPLOAD", "background"),
+                Scene::Agent => machine.with("PCMCACHE_AGENT", "on"),
+                Scene::Profile | Scene::Warm => {
+                    machine.with("PCMCACHE_PROFILE", format!("of-{}", self.number))
+                }
+                _ => machine,
+            }
         };
+        let profile = format!("of-{}", self.number);
         let (here, there) = (machine("here"), machine("there"));
         let elsewhere = here.clone().building_in(self.dir.dir("before"));
+        let warm = ["warm", &profile];
         let words = match scene {
             Scene::Sync => Some(["sync"].as_slice()),
             Scene::Trim => Some(["trim", "--max-size", "0"].as_slice()),
+            Scene::Clear => Some(["clear"].as_slice()),
+            Scene::Profile => Some(["profile", "push"].as_slice()),
+            Scene::Warm => Some(warm.as_slice()),
             _ => None,
         };
+        let run =
+            |machine: &Machine, words: &[&str]| machine.start(machine.launcher(), words).finish_within(LIMIT);
         match scene {
-            Scene::Hit | Scene::Trim => drop(elsewhere.compile(self.arguments()).ok()),
+            Scene::Hit | Scene::Trim | Scene::Clear => drop(elsewhere.compile(self.arguments()).ok()),
             Scene::Fetch => drop(there.compile(self.arguments()).ok()),
+            Scene::Warm => {
+                there.compile(self.arguments()).ok();
+                run(&there, &["profile", "push"]).ok();
+            }
+            // The notes are made where the plan holds, too.
+            Scene::Profile => {
+                let done = self.planned(&elsewhere).launch(self.arguments()).finish_within(LIMIT);
+                self.judge(&done, true);
+            }
             Scene::Sync => {
                 let away = elsewhere.with("PCMCACHE_FAILPOINT", "remote.acquire=fail");
                 away.compile(self.arguments()).ok();
@@ -178,6 +271,10 @@ impl Play<'_> {
         if words.is_none() && !self.kills() {
             self.has_its_outputs(&here, &done);
         }
+        if scene == Scene::Background {
+            run(&here, &["sync", "--wait"]).ok();
+        }
+        here.agents().into_iter().for_each(|agent| drop(kill_process(agent, Signal::TERM)));
         // The same machine goes on, with what is left, and leaves nothing else.
         here.compile(self.arguments()).ok();
         assert_eq!(self.unit.outputs(here.build()), self.right, "then: {}", self.told(&done));
@@ -241,13 +338,60 @@ impl Play<'_> {
         pcmcache_tests::until("a server that is up, or has ended", || {
             first.ended() || first.stdout().contains("listening")
         });
-        first.signal(rustix::process::Signal::TERM);
+        first.signal(Signal::TERM);
         let first = first.finish_within(LIMIT);
         assert!(!first.stderr.contains("panicked"), "{}", self.told(&first));
         // The next one goes on with what is left.
         let store = Scratch::of(&dir);
         let server = Server::start(&store);
         self.publishes_and_fetches(&server, &self.told(&first));
+    }
+
+    /// A command on a store that has one module; what it leaves where it was killed, or failed, is no obstacle.
+    fn upkeep(&self, scene: Scene) {
+        let ground = &self.stage.ground;
+        let (dir, backup) = (self.dir.dir("store"), self.dir.path().join("backup"));
+        if scene != Scene::Restore {
+            copy_all(&ground.store.path().join("server"), &dir.join("server"));
+        }
+        let command = |words: &[&str]| {
+            let mut command = Command::new(tool::server());
+            command.env_clear().args(words).arg("--data-dir").arg(dir.join("server"));
+            command
+        };
+        let (there, from) =
+            (backup.to_string_lossy().into_owned(), ground.backup.to_string_lossy().into_owned());
+        let words: &[&str] = match scene {
+            Scene::Backup => &["backup", &there],
+            Scene::Restore => &["restore", &from],
+            Scene::Rebuild => &["rebuild-index"],
+            _ => &["token", "create", "--name", "first", "--read", "main"],
+        };
+        let mut planned = command(words);
+        planned.env("PCMCACHE_FAILPOINT", &self.plan);
+        planned.envs(self.points.map(|points| ("PCMCACHE_TEST_POINTS", points)));
+        let done = Process::start(planned).finish_within(LIMIT);
+        self.judge(&done, false);
+        match scene {
+            Scene::Token => {
+                Process::start(command(&["token", "create", "--name", "second", "--read", "main"]))
+                    .finish()
+                    .ok();
+                fs_err::remove_file(dir.join("server/tokens.json")).expect("the book of tokens");
+            }
+            // A restore that was done is not done again.
+            Scene::Restore if done.status.success() => {}
+            _ => drop(Process::start(command(words)).finish().ok()),
+        }
+        if scene == Scene::Backup {
+            fs_err::remove_dir_all(dir.join("server")).expect("the store");
+            Process::start(command(&["restore", &there])).finish().ok();
+        }
+        let server = Server::start(&Scratch::of(&dir));
+        let machine = self.machine("next").remote(&server.url());
+        machine.compile(ground.unit.arguments()).ok();
+        assert_eq!(ground.unit.outputs(machine.build()), ground.right, "{}", self.told(&done));
+        assert_eq!(machine.stats().remote_hits, 1, "what was there is gone: {}", self.told(&done));
     }
 
     fn serve(&self) {
