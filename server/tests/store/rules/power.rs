@@ -20,6 +20,8 @@ use crate::bench::{Bench, Dice, Module, Scratch, assert_sound, view};
 const IMAGES: u64 = 300;
 const DURING_RECOVERY: u64 = 3;
 const WITHOUT_INDEX: u64 = 3;
+/// Modules that are published at the same time.
+const AT_ONCE: usize = 6;
 
 /// A module of its own size: some blobs wait in memory, some do not.
 fn module(name: String, bytes: usize) -> Module {
@@ -36,7 +38,8 @@ struct Recorded {
     modules: Vec<Module>,
 }
 
-async fn a_busy_day(dice: &mut Dice) -> Recorded {
+/// In batches of at most so many modules.
+async fn a_day(dice: &mut Dice, at_once: usize) -> Recorded {
     let (scratch, logs) = (Scratch::in_memory(), Scratch::in_memory());
     let before = Disk::of(scratch.path()).unwrap();
     let log = logs.path().join("log");
@@ -46,7 +49,7 @@ async fn a_busy_day(dice: &mut Dice) -> Recorded {
     for day in 0..2 {
         let bench = Bench::on_disk(scratch.path());
         for batch in 0..4 {
-            let batch: Vec<_> = (0..1 + dice.below(6))
+            let batch: Vec<_> = (0..1 + dice.below(at_once))
                 .map(|n| module(format!("{day}.{batch}.{n}"), [90, 5_000, 70_000, 150_000][dice.below(4)]))
                 .collect();
             let published = batch.iter().map(|module| async {
@@ -101,6 +104,12 @@ fn after(before: &Disk, entries: &[Entry]) -> Disk {
     disk
 }
 
+/// The power took the index along; it is made again from the journal.
+fn lose_index(directory: &Path) {
+    let _ = fs_err::remove_file(directory.join("index.redb"));
+    rebuild_index(directory, &ManualClock::default()).unwrap();
+}
+
 /// What the power leaves of a recovery that it fails during.
 async fn cut_again(directory: &Path, dice: &mut Dice) -> Scratch {
     let (again, logs) = (Scratch::in_memory(), Scratch::in_memory());
@@ -121,11 +130,11 @@ async fn whatever_was_acknowledged_survives_a_power_cut_at_any_step() {
     let images =
         std::env::var("PCMCACHE_TEST_IMAGES").ok().and_then(|images| images.parse().ok()).unwrap_or(IMAGES);
     let mut dice = Dice::new("power");
-    let mut recorded = a_busy_day(&mut dice).await;
+    let mut recorded = a_day(&mut dice, AT_ONCE).await;
     let (mut lost, mut during_recovery) = (0, 0);
     for number in 0..images {
         if number > 0 && number % 100 == 0 {
-            recorded = a_busy_day(&mut dice).await;
+            recorded = a_day(&mut dice, AT_ONCE).await;
         }
         let Recorded { before, entries, modules } = &recorded;
         let end = dice.below(entries.len() + 1);
@@ -141,12 +150,27 @@ async fn whatever_was_acknowledged_survives_a_power_cut_at_any_step() {
         }
         let acknowledged = acknowledged(&entries[..end]);
         if number % WITHOUT_INDEX == 1 && !acknowledged.is_empty() {
-            let _ = fs_err::remove_file(image.path().join("index.redb"));
-            rebuild_index(image.path(), &ManualClock::default()).unwrap();
+            lose_index(image.path());
         }
         recover(image.path(), &acknowledged, modules).await;
     }
     println!("{images} power cuts, {during_recovery} of them during recovery, {lost} changes uncertain");
     println!("tally: power-cuts={images} power-cuts-during-recovery={during_recovery}");
     assert!(images < 100 || lost > 100, "nothing was ever at stake: {lost}");
+}
+
+/// Of all that was not synced nothing reaches the disk, and no more is synced than must be: what is done for many at once would
+/// make up for what was left out.
+#[tokio::test]
+async fn whatever_was_acknowledged_was_synced() {
+    let Recorded { before, entries, modules } = a_day(&mut Dice::new("synced"), 1).await;
+    let marks = (0..entries.len()).filter(|at| matches!(entries[*at].change, Change::Mark(_)));
+    for (number, mark) in marks.enumerate() {
+        let image = Scratch::in_memory();
+        after(&before, &entries[..=mark]).cut_to(image.path(), &mut |_| 0).unwrap();
+        if number % 2 == 1 {
+            lose_index(image.path());
+        }
+        recover(image.path(), &acknowledged(&entries[..=mark]), &modules).await;
+    }
 }
