@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pcmcache_tests::scratch::names_in;
-use pcmcache_tests::{Chance, Machine, Process, Scratch, Unit, Weight, turn, within};
+use pcmcache_tests::{Chance, Machine, Process, Scratch, Unit, Weight, turn, until, within};
 
 /// What the builders are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,27 @@ fn nobody_reads_half_a_module_however_many_build_it() {
     println!("{} reads", replay.reads);
     assert!(replay.reads > 50, "the reader hardly read: {}", replay.reads);
     assert!(replay.failures.is_empty(), "{}", replay.failures.join("\n"));
+}
+
+/// Where the replay leaves it to chance what is read when.
+#[test]
+fn what_is_in_place_stays_until_what_replaces_it_is_whole() {
+    let _turn = turn::beside_others();
+    let scratch = Scratch::new("whole");
+    let (unit, machine) =
+        (Unit::write(&scratch, "unit", 7, Weight::Light), Machine::new(&scratch, "machine"));
+    machine.compile(unit.arguments()).ok();
+    let before = unit.outputs(machine.build());
+    unit.add("export int one_more() { return 1; }");
+    let at = scratch.path().join("at");
+    let launch = machine.clone().waiting("launch.compiled", &at).launch(unit.arguments());
+    until("a compile", || at.exists());
+    assert_eq!(unit.outputs(machine.build()), before);
+    fs_err::remove_file(&at).expect("the announcement");
+    launch.finish().ok();
+    let after = unit.outputs(machine.build());
+    assert_eq!(after, unit.right_outputs(&scratch));
+    assert_ne!(after, before);
 }
 
 /// The test's own test: without the launcher the same replay shows the bug that was reported.

@@ -104,3 +104,25 @@ impl Store {
         Err(Lost::Damaged)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pcmcache_shared::Role;
+
+    #[test]
+    fn who_writes_into_what_was_placed_writes_into_no_blob() {
+        let dir = std::env::temp_dir().join(format!("pcmcache-blobs-{}", std::process::id()));
+        let store = Store::open(&dir).unwrap();
+        let digest = store.put_blob(b"a module").unwrap();
+        let output = Output { role: Role::Bmi, digest, size: 8 };
+        for _ in 0..2 {
+            let stage = StagedFile::create(dir.join("stage"), 0o600).unwrap();
+            store.copy_blob(&output, stage).unwrap().unwrap().commit(&dir.join("placed")).unwrap();
+            assert_eq!(fs_err::read(dir.join("placed")).unwrap(), b"a module");
+            fs_err::write(dir.join("placed"), "as compilers do").unwrap();
+        }
+        assert_eq!(store.read_blob(&output), Ok(b"a module".to_vec()));
+        fs_err::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -278,11 +278,8 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    #[test]
-    fn a_grant_that_is_not_written_keeps_others_out_and_is_not_resumed() {
-        let leases = MemoryLeases::new(Arc::new(ManualClock::default()));
-        let (scope, claim, ttl) = (Scope::default(), Claim::of("c"), Duration::from_secs(15));
-        let ask = || Ask {
+    fn ask(ttl: Duration) -> Ask {
+        Ask {
             request_id: "once".to_owned(),
             holder: String::new(),
             writers: Vec::new(),
@@ -290,9 +287,52 @@ mod tests {
             expected: None,
             ttl,
             at_most: ttl * 2,
-        };
-        let Grant::New { lease, .. } = leases.grant_now(&scope, claim, ask()) else { panic!("no grant") };
-        assert!(matches!(leases.grant_now(&scope, claim, ask()), Grant::Held(_)));
+        }
+    }
+
+    /// A clock whose calendar somebody sets.
+    #[derive(Debug, Default)]
+    struct Jumping {
+        clock: ManualClock,
+        calendar_s: std::sync::atomic::AtomicU64,
+    }
+
+    #[async_trait]
+    impl Clock for Jumping {
+        fn now(&self) -> Moment {
+            self.clock.now()
+        }
+
+        fn unix_s(&self) -> u64 {
+            self.calendar_s.load(std::sync::atomic::Ordering::Relaxed)
+        }
+
+        async fn sleep_until(&self, moment: Moment) {
+            self.clock.sleep_until(moment).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn no_jump_of_the_calendar_ends_a_lease_or_keeps_it() {
+        let clock = Arc::new(Jumping::default());
+        let leases = MemoryLeases::new(Arc::clone(&clock) as _);
+        let (scope, claim, ttl) = (Scope::default(), Claim::of("c"), Duration::from_secs(15));
+        for jump in [0, 4_000_000_000, 1, 2_000_000_000] {
+            leases.grant(&scope, claim, ask(ttl)).await.unwrap();
+            clock.calendar_s.store(jump, std::sync::atomic::Ordering::Relaxed);
+            clock.clock.advance(ttl - Duration::from_millis(1));
+            assert!(leases.current_now(&scope, claim).is_some(), "{jump}");
+            clock.clock.advance(Duration::from_millis(1));
+            assert!(leases.current_now(&scope, claim).is_none(), "{jump}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_is_not_written_keeps_others_out_and_is_not_resumed() {
+        let leases = MemoryLeases::new(Arc::new(ManualClock::default()));
+        let (scope, claim, ttl) = (Scope::default(), Claim::of("c"), Duration::from_secs(15));
+        let Grant::New { lease, .. } = leases.grant_now(&scope, claim, ask(ttl)) else { panic!("no grant") };
+        assert!(matches!(leases.grant_now(&scope, claim, ask(ttl)), Grant::Held(_)));
         assert_eq!(leases.extend_now(&scope, claim, lease.fence, ttl), None);
         assert_eq!(leases.written_now(&scope, claim, lease.fence, ttl), Some(ttl));
         assert_eq!(leases.extend_now(&scope, claim, lease.fence, ttl), Some(ttl));
