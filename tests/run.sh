@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds everything and runs every test. Sets up what the tests need (see deploy/toolchain.sh).
 #
-#     tests/run.sh                        all tests, and the fuzzers (tests/fuzz.sh) for a short while
+#     tests/run.sh                        all tests, whether they notice what is broken (tests/mutants.sh), and the fuzzers
+#                                         (tests/fuzz.sh) for a short while
 #     tests/run.sh ARGS...                what `cargo test` takes: -p CRATE, --test FILE, a test's name, -- --nocapture
 #
 # The tests find the tools by PATH, and by what is exported here.
@@ -29,4 +30,7 @@ export PCMCACHE_TEST_PYTHON PCMCACHE_TEST_NODE PCMCACHE_TEST_CHROMIUM PCMCACHE_T
 cargo build --workspace --locked
 # In this directory that means all of the workspace, unless the arguments name a crate with -p.
 cargo test --locked "$@"
-(($# > 0)) || tests/fuzz.sh --seconds 10
+if (($# == 0)); then
+    tests/mutants.sh
+    tests/fuzz.sh --seconds 10
+fi

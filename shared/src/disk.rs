@@ -15,6 +15,8 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use rustix::fs::{FallocateFlags, fallocate, syncfs};
 use rustix::io::Errno;
 
+use crate::mutant;
+
 #[cfg(feature = "failpoints")]
 pub mod image;
 #[cfg(feature = "failpoints")]
@@ -287,6 +289,9 @@ impl File {
     /// second time. So nobody tries again with the same file.
     #[cfg_attr(feature = "failpoints", track_caller)]
     pub fn sync_all(&self) -> io::Result<()> {
+        if mutant!("no-file-sync") {
+            return Ok(());
+        }
         take(|| self.sync(), || self.file.sync_all())
     }
 
@@ -399,6 +404,9 @@ impl Lent {
     /// It syncs the file.
     #[cfg_attr(feature = "failpoints", track_caller)]
     pub fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if mutant!("no-index-sync") {
+            return Ok(());
+        }
         take(|| Op::Sync { file: self.file.as_fd(), path: &self.path }, sync)
     }
 
@@ -480,6 +488,9 @@ fn name_in(error: io::Error, path: &Path) -> io::Error {
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub fn sync_directory(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
+    if mutant!("no-directory-sync") {
+        return Ok(());
+    }
     take(|| Op::SyncDirectory { path }, || fs_err::File::open(path)?.sync_all())
 }
 

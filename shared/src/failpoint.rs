@@ -13,9 +13,12 @@
 //!
 //! `PCMCACHE_TEST_ARMED` is a path: the rules hold, and passings count, while something lies there.
 //! `PCMCACHE_TEST_POINTS` is a file to which each process appends the points that it passes, each once.
+//!
+//! `PCMCACHE_TEST_MUTANT` is the name of one promise that this process breaks (where it says `mutant!`), all along: a test
+//! that passes all the same does not hold that promise. `tests/mutants.sh` knows them all.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
@@ -127,6 +130,12 @@ impl Action {
             _ => return None,
         })
     }
+}
+
+/// Whether this process is to break the promise of that name.
+pub fn mutant(name: &str) -> bool {
+    static NAME: LazyLock<Option<OsString>> = LazyLock::new(|| std::env::var_os("PCMCACHE_TEST_MUTANT"));
+    NAME.as_deref().is_some_and(|on| on == name)
 }
 
 /// Does what the plan says of this place. What would be failed there goes on: a place is not something that can fail.

@@ -38,3 +38,16 @@ macro_rules! failpoint {
         $crate::failpoint::reached($name);
     };
 }
+
+/// Whether this process breaks the promise that is kept here, as `tests/mutants.sh` asks it to; see
+/// [`mutant`](failpoint::mutant). Without the `failpoints` feature of the crate that uses it, it is `false` and nothing else.
+#[macro_export]
+macro_rules! mutant {
+    ($name:literal) => {{
+        #[cfg(feature = "failpoints")]
+        let is_on = $crate::failpoint::mutant($name);
+        #[cfg(not(feature = "failpoints"))]
+        let is_on = false;
+        is_on
+    }};
+}

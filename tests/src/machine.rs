@@ -21,6 +21,14 @@ use crate::{Finished, Process, Scratch, Unit, Weight};
 /// The variable that names the file which says by how many seconds a program's wall clock is off.
 pub(crate) const CLOCK: &str = "PCMCACHE_TEST_CLOCK";
 
+/// Names the promise that all programs of a run break: `tests/mutants.sh` sets it.
+const MUTANT: &str = "PCMCACHE_TEST_MUTANT";
+
+/// What a program under test is told of it.
+pub(crate) fn mutant() -> Option<(&'static str, OsString)> {
+    Some((MUTANT, std::env::var_os(MUTANT)?))
+}
+
 /// Writes that file. It is never there in part.
 pub(crate) fn set_clock(file: &Path, seconds: i64) {
     let beside = file.with_extension("new");
@@ -220,7 +228,7 @@ impl Machine {
     /// A command that runs on this machine, in its build directory.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(&self.build).env_clear().envs(&self.env);
+        command.current_dir(&self.build).env_clear().envs(mutant()).envs(&self.env);
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }

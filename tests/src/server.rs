@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::machine::{CLOCK, set_clock};
+use crate::machine::{CLOCK, mutant, set_clock};
 use crate::patience::within;
 use crate::process::{Finished, MARK, Process};
 use crate::{Scratch, http, tool};
@@ -198,7 +198,7 @@ fn run(
 ) -> Process {
     let mut command = Command::new(tool::server());
     command.env_clear().env(MARK, &store.mark).args(["--listen", listen, "--data-dir"]).arg(&store.data);
-    command.args(arguments).env(CLOCK, store.data.with_extension("clock"));
+    command.args(arguments).envs(mutant()).env(CLOCK, store.data.with_extension("clock"));
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     if let Some(failpoint) = failpoint {
         command.env("PCMCACHE_FAILPOINT", failpoint);

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pcmcache_shared::Role;
+use pcmcache_shared::{Role, mutant};
 
 use super::restore::destinations;
 use super::session::Task;
@@ -30,7 +30,9 @@ impl Plan {
         let mut stages = Stages::default();
         let mut files = Vec::new();
         for (role, path) in destinations(invocation) {
-            files.push((role, stages.path_for(path)?, path.to_owned()));
+            let staged = stages.path_for(path)?;
+            let staged = if mutant!("no-rename-on-a-miss") { path.to_owned() } else { staged };
+            files.push((role, staged, path.to_owned()));
         }
         let mut beside =
             |name: &str| stages.path_for(&stage::directory_of(invocation.main_output()).join(name));

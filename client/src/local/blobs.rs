@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pcmcache_shared::digest::copy_chunks;
 use pcmcache_shared::staged::{Durability, StagedFile, Whole};
-use pcmcache_shared::{Digest, Output, disk};
+use pcmcache_shared::{Digest, Output, disk, mutant};
 
 use super::{Kind, Store, sealed};
 use crate::os;
@@ -83,9 +83,14 @@ impl Store {
         };
         if file.metadata()?.len() == output.size {
             let copied = staged.fill(output.digest, output.size, |to| {
-                self.copy_verified(output.digest, output.size, &mut file, to)
+                let is_right = self.copy_verified(output.digest, output.size, &mut file, to)?;
+                Ok(is_right || mutant!("no-local-hash"))
             })?;
             if let Some(whole) = copied {
+                if mutant!("hard-link-placed") {
+                    disk::remove_file(whole.path())?;
+                    disk::hard_link(&path, whole.path())?;
+                }
                 return Ok(Ok(whole));
             }
         }

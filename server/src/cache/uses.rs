@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pcmcache_shared::{ActionKey, Scope};
+use pcmcache_shared::{ActionKey, Scope, mutant};
 
 use super::{Cache, CacheError};
 use crate::clock::{Clock, Moment};
@@ -74,7 +74,7 @@ impl Uses {
     /// [`Self::removed`].
     pub(crate) fn choose(&self, mut results: Vec<(Scope, ActionKey)>) -> Vec<(Scope, ActionKey)> {
         let mut removal = self.removal();
-        results.retain(|(scope, action)| !self.has(scope, *action));
+        results.retain(|(scope, action)| !self.has(scope, *action) || mutant!("used-and-evicted"));
         removal.chosen.extend(results.iter().cloned());
         results
     }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pcmcache_shared::{Claim, Scope};
+use pcmcache_shared::{Claim, Scope, mutant};
 use tokio::sync::Notify;
 
 use crate::clock::Moment;
@@ -144,13 +144,18 @@ impl Waiters {
 
     /// All who wait look again.
     pub(crate) fn wake_all(&self, at: &ScopedClaim, now: Moment) {
+        if mutant!("waiters-not-woken") {
+            return;
+        }
         let Queues { by_claim, abroad, .. } = &mut *self.queues();
         if let Some(queue) = by_claim.get_mut(at) {
             queue.rung = Some(now);
             queue.bell.notify_waiters();
             queue.guests_bell.notify_waiters();
         }
-        for elsewhere in abroad.get(at).into_iter().flat_map(BTreeMap::keys) {
+        for elsewhere in
+            abroad.get(at).filter(|_| !mutant!("guests-unheard")).into_iter().flat_map(BTreeMap::keys)
+        {
             if let Some(queue) = by_claim.get_mut(elsewhere) {
                 queue.rung = Some(now);
                 queue.guests_bell.notify_waiters();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use pcmcache_shared::mutant;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::task::JoinError;
 
@@ -87,7 +88,7 @@ impl Index {
         if self.failed.load(Ordering::Acquire) {
             // The old one must be closed first: it holds a lock on the file.
             *database = None;
-            if self.doubt.is_raised() {
+            if self.doubt.is_raised() && !mutant!("doubtful-index-reopened") {
                 redb_file::settle(&self.path, &self.doubt)?;
             }
             *database = Some(open_database(&self.path, &self.doubt)?);
@@ -114,7 +115,8 @@ pub(super) fn open_database(path: &Path, doubt: &Doubt) -> Result<Database, redb
 
 /// Makes a new index, which has its name once it is whole.
 fn make(path: &Path, now_s: u64) -> Result<(), redb::Error> {
-    let (new, doubt) = (redb_file::begin_new(path)?, Doubt::default());
+    let new = if mutant!("index-named-at-once") { path.to_owned() } else { redb_file::begin_new(path)? };
+    let doubt = Doubt::default();
     prepare(&open_database(&new, &doubt)?, now_s)?;
     if doubt.is_raised() {
         return Err(io::Error::other("it could not be synced").into());

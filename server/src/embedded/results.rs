@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pcmcache_shared::api::limits::{MAX_RESULTS_PER_SET, MAX_SETS};
-use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey};
+use pcmcache_shared::{ActionKey, Digest, Scope, UnitKey, mutant};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::Embedded;
@@ -174,7 +174,7 @@ fn create(
         row.map(|row| decode(row.value())).transpose()?
     };
     match before {
-        Some(there) if instead_of.as_ref() != Some(&there) => {
+        Some(there) if instead_of.as_ref() != Some(&there) && !mutant!("overwrite-on-conflict") => {
             return Ok(Creation::Exists(Box::new(there)));
         }
         Some(lost) => dereference(transaction, scope, *action, &lost)?,

@@ -16,6 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use pcmcache_shared::mutant;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
@@ -110,6 +111,9 @@ fn write_batches(
             scopes::note(transaction, ledger)?;
             let unsynced: Vec<_> = batch.iter_mut().filter_map(|job| job.take_unsynced()).collect();
             files.sync(&unsynced).map_err(redb::Error::Io)?;
+            if mutant!("answer-before-commit") {
+                batch.drain(..).for_each(|job| job.answer(Ok(())));
+            }
             journal.flush().map_err(redb::Error::Io)
         });
         if let Err(error) = &outcome {

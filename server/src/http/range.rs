@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use http::{HeaderMap, header};
+use pcmcache_shared::mutant;
 
 /// What a GET asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,7 @@ fn parse(range: &str, size: u64) -> Option<Selected> {
         (Some(first), Some(last)) if last < first => return None,
         (Some(first), _) if first >= size => Selected::Unsatisfiable,
         (Some(first), None) => Selected::Part(first..size),
+        (Some(first), Some(last)) if mutant!("off-by-one-range") => Selected::Part(first..last.min(size)),
         (Some(first), Some(last)) => Selected::Part(first..last.saturating_add(1).min(size)),
         (None, Some(0)) => Selected::Unsatisfiable,
         // An empty blob has no part that a Content-Range could name.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pcmcache_shared::{Claim, Fence, Scope};
+use pcmcache_shared::{Claim, Fence, Scope, mutant};
 
 use crate::clock::{Clock, Moment};
 use crate::fault::Fault;
@@ -121,6 +121,13 @@ impl MemoryLeases {
         Self { clock, state: Mutex::new(State::new()) }
     }
 
+    fn now(&self) -> Moment {
+        if mutant!("wall-clock-lease") {
+            return Moment::default() + Duration::from_secs(self.clock.unix_s());
+        }
+        self.clock.now()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +135,7 @@ impl MemoryLeases {
     /// The lease, if it is this grant and lives.
     fn living<T>(&self, at: (&Scope, Claim, Fence), act: impl FnOnce(&mut Held, Moment) -> T) -> Option<T> {
         let (scope, claim, fence) = at;
-        let now = self.clock.now();
+        let now = self.now();
         let mut state = self.state();
         let held = state.leases.get_mut(&(scope.clone(), claim))?;
         if held.fence != fence {
@@ -140,7 +147,7 @@ impl MemoryLeases {
 
     /// Takes in a lease that an earlier process granted: it lives for [`RESTART_GRACE`].
     pub fn restore(&self, scope: Scope, claim: Claim, fence: Fence, ask: Ask) {
-        let held = Held::new(fence, ask, self.clock.now(), RESTART_GRACE);
+        let held = Held::new(fence, ask, self.now(), RESTART_GRACE);
         self.state().insert((scope, claim), Held { is_written: true, ..held });
     }
 
@@ -152,7 +159,7 @@ impl MemoryLeases {
 
     /// [`Leases::grant`], but for what makes it durable: until [`MemoryLeases::written_now`] nobody holds it.
     pub fn grant_now(&self, scope: &Scope, claim: Claim, ask: Ask) -> Grant {
-        let now = self.clock.now();
+        let now = self.now();
         let mut state = self.state();
         let key = (scope.clone(), claim);
         let before = state.leases.get(&key);
@@ -175,7 +182,7 @@ impl MemoryLeases {
     }
 
     pub(crate) fn current_now(&self, scope: &Scope, claim: Claim) -> Option<Lease> {
-        let now = self.clock.now();
+        let now = self.now();
         self.state().leases.get(&(scope.clone(), claim))?.lease(now)
     }
 
@@ -187,7 +194,7 @@ impl MemoryLeases {
         ttl: Duration,
     ) -> Option<Duration> {
         let extend = |held: &mut Held, now: Moment| {
-            held.is_written.then(|| {
+            (held.is_written || mutant!("unwritten-grant-resumed")).then(|| {
                 held.deadline = (now + ttl).min(held.end);
                 held.deadline.since(now)
             })
@@ -222,7 +229,7 @@ impl MemoryLeases {
     }
 
     pub(crate) fn forget_expired_now(&self) -> Vec<(Scope, Claim, Fence)> {
-        let now = self.clock.now();
+        let now = self.now();
         let mut state = self.state();
         let expired = state.expired(now);
         state.forget(&expired);

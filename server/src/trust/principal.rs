@@ -1,6 +1,6 @@
 //! Someone who asks.
 
-use pcmcache_shared::{Scope, Writer};
+use pcmcache_shared::{Scope, Writer, mutant};
 
 use super::View;
 use crate::clock::Moment;
@@ -71,7 +71,7 @@ impl Principal {
 
     /// What they see under the scope; `None` if they may not read it, and then it is as if it were not there.
     pub fn view(&self, scope: &Scope) -> Option<View> {
-        let is_own = self.writes.as_ref() == Some(scope);
+        let is_own = self.writes.as_ref() == Some(scope) || mutant!("pull-request-writes-trusted");
         if !is_own && !self.admin && !self.reads.contains(scope) {
             return None;
         }
