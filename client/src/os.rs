@@ -27,7 +27,17 @@ pub struct Moment {
 impl Moment {
     /// Now, by the coarse clock: whatever is changed from here on has a change time that is not before this.
     pub fn now() -> Self {
-        let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
+        Self::by(ClockId::RealtimeCoarse)
+    }
+
+    /// Now, by the fine clock: whatever was changed up to here has a change time that is not after this. Of a file that
+    /// somebody has looked at, Linux stamps the next change by this clock, which the coarse one may be two ticks behind.
+    pub fn latest() -> Self {
+        Self::by(ClockId::Realtime)
+    }
+
+    fn by(clock: ClockId) -> Self {
+        let now = rustix::time::clock_gettime(clock);
         let now = Self { seconds: now.tv_sec, nanos: now.tv_nsec as i64 };
         #[cfg(feature = "failpoints")]
         let now = Self { seconds: now.seconds.saturating_add(pcmcache_shared::wall::shift_s()), ..now };

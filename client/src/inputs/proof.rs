@@ -213,8 +213,7 @@ mod tests {
     }
 
     fn without(paths: &[PathBuf]) -> Proof {
-        let now = Moment::now();
-        now.let_pass();
+        Moment::latest().let_pass();
         let mut proof = Proof::default();
         paths.iter().for_each(|path| proof.add_absent(path, Moment::now()));
         proof

@@ -68,7 +68,7 @@ impl Session {
         failpoint!("launch.staged");
         // Whoever wrote an input before this launch wrote it in an earlier tick of the clock than the compile. Where
         // directories must tell what was there, our own stages were made earlier, too.
-        let earlier = if task.invocation.family == Family::Gcc { Moment::now() } else { self.began };
+        let earlier = if task.invocation.family == Family::Gcc { Moment::latest() } else { self.began_by };
         earlier.let_pass();
         let (start, clock, watch) = (Moment::now(), os::wall_clock(), os::stopwatch());
         let ran = run(&program, &args, &self.interrupt);

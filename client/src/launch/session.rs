@@ -49,8 +49,10 @@ pub(super) struct Session {
     pub(super) used_of: Option<ServerId>,
     /// The result that was used or made.
     pub(super) used: Option<ActionKey>,
-    /// When the launch began: whoever wrote an input before that wrote it in an earlier tick than the compile.
+    /// When the launch began: whoever wrote an input since then wrote it at this time or later.
     pub(super) began: Moment,
+    /// The same for who wrote before: at this time or earlier, and in an earlier tick than the compile.
+    pub(super) began_by: Moment,
     notes: Vec<String>,
 }
 
@@ -98,7 +100,7 @@ impl Task {
 
 impl Session {
     pub(super) fn open(settings: Settings) -> Self {
-        let began = Moment::now();
+        let (began, began_by) = (Moment::now(), Moment::latest());
         let mut counts = Counts::default();
         let mut notes: Vec<String> = settings.faults.clone();
         let store = match Store::open(&settings.dir) {
@@ -131,6 +133,7 @@ impl Session {
             used_of,
             used,
             began,
+            began_by,
             notes,
         }
     }
