@@ -81,6 +81,10 @@ impl Backup {
     pub fn begin(directory: &Path, copies: bool) -> io::Result<Self> {
         make_directory(directory)?;
         let mark = directory.join(MARK);
+        if is_begun(&mark)? {
+            // Nothing else was made before it was whole.
+            disk::remove_file(&mark)?;
+        }
         if !mark.try_exists()? {
             if fs_err::read_dir(directory)?.next().is_some() {
                 let text = format!("{} has files in it, and no backup", directory.display());
@@ -104,6 +108,14 @@ impl Backup {
         let taking = Taking { links: !copies, doubts };
         Ok(Self { directory: directory.to_owned(), taking, new_blobs: 0, _lock: Arc::new(lock) })
     }
+}
+
+/// Whether whoever wrote the mark was killed before it was whole.
+fn is_begun(mark: &Path) -> io::Result<bool> {
+    let text = none_if_missing(fs_err::read(mark))?;
+    // After a power cut it may have its length, and zeros.
+    let is_part = |text: &[u8]| text.len() < MARK_TEXT.len() && MARK_TEXT.as_bytes().starts_with(text);
+    Ok(text.is_some_and(|text| is_part(&text) || text.iter().all(|byte| *byte == 0)))
 }
 
 fn check_mark(directory: &Path) -> io::Result<()> {
