@@ -134,7 +134,7 @@ fn copy_all(from: &Path, to: &Path) {
         match entry.file_type().expect("its type") {
             kind if kind.is_dir() => copy_all(&entry.path(), &to.join(entry.file_name())),
             kind if kind.is_file() => {
-                drop(fs_err::copy(entry.path(), to.join(entry.file_name())).expect("a copy"))
+                let _ = fs_err::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
             }
             _ => {}
         }
@@ -274,7 +274,9 @@ impl Play<'_> {
         if scene == Scene::Background {
             run(&here, &["sync", "--wait"]).ok();
         }
-        here.agents().into_iter().for_each(|agent| drop(kill_process(agent, Signal::TERM)));
+        for agent in here.agents() {
+            let _ = kill_process(agent, Signal::TERM);
+        }
         // The same machine goes on, with what is left, and leaves nothing else.
         here.compile(self.arguments()).ok();
         assert_eq!(self.unit.outputs(here.build()), self.right, "then: {}", self.told(&done));
@@ -439,8 +441,10 @@ impl Play<'_> {
 fn passed(stage: &Stage) -> BTreeMap<String, Scene> {
     let mut all = BTreeMap::new();
     for (name, scene) in SCENES {
+        let began = std::time::Instant::now();
         let file = stage.scratch.path().join(format!("{name}.points"));
         stage.play("", Some(&file)).run(scene);
+        println!("{name}: {:?}", began.elapsed());
         let points = fs_err::read_to_string(&file).unwrap_or_default();
         for point in points.lines() {
             all.entry(point.to_owned()).or_insert(scene);
