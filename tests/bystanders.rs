@@ -5,17 +5,16 @@
 //! `PCMCACHE_TEST_SECONDS` says for how long; `PCMCACHE_TEST_SEED` has it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pcmcache::local::Store;
+use pcmcache::local::{Kind, Store};
 use pcmcache::remote::pace::Pace;
 use pcmcache::remote::{self, Remote};
 use pcmcache::settings::Papers;
 use pcmcache_shared::ActionKey;
 use pcmcache_tests::authority::Authority;
 use pcmcache_tests::modules::By;
-use pcmcache_tests::scratch::files_below;
 use pcmcache_tests::{Chance, Finished, Machine, Modules, Scratch, Server, Unit, Weight, turn};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -73,11 +72,11 @@ fn acknowledged(audit: &Path) -> BTreeSet<ActionKey> {
     done.map(|line| line["what"].as_str().and_then(|key| key.parse().ok()).expect("a key")).collect()
 }
 
-/// The keys of all that the machine has.
+/// The keys of all that the machine has; who was killed may have left stages beside them.
 fn made(machine: &Machine) -> Vec<ActionKey> {
-    let files = files_below(&machine.cache().join("v1/results"));
-    let name = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
-    files.iter().map(|path| name(path).expect("a key")).collect()
+    let store = Store::open(&machine.cache()).expect("the store");
+    let found = store.inventory(Kind::Results).into_iter().filter(|found| !found.is_stage());
+    found.map(|found| found.name.parse().expect("a key")).collect()
 }
 
 /// Those of them that the server has not.
