@@ -38,11 +38,14 @@ mod uses;
 mod writer;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pcmcache_shared::{disk, mutant};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 pub use self::backup::{BackedUp, Backup, Restored, restore};
 pub use self::check::Checked;
@@ -129,7 +132,7 @@ impl Embedded {
         bounds: Bounds,
         disk: Arc<dyn Disk>,
     ) -> Result<Arc<Self>, OpenError> {
-        files::make_directory(directory)?;
+        disk::create_private_dir_all(directory)?;
         let lock = lock(directory)?;
         let ledger = Arc::new(Ledger::new(bounds, disk));
         let files = Arc::new(Files::open(directory, Arc::clone(&ledger))?);
@@ -216,9 +219,19 @@ const INDEX: &str = "index.redb";
 fn lock(directory: &Path) -> Result<disk::File, OpenError> {
     let path = directory.join("lock");
     let file = disk::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(directory.to_owned())),
-        Err(error) => Err(OpenError::Io(error.into())),
+    if locked(&file)? { Ok(file) } else { Err(OpenError::InUse(directory.to_owned())) }
+}
+
+/// Whether the lock is ours. It waits a moment for one who is just ending, whose files the kernel has yet to close.
+fn locked(file: impl AsFd) -> io::Result<bool> {
+    const TRIES: u32 = 50;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..TRIES {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(PAUSE),
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(false)
 }

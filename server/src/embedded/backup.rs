@@ -23,16 +23,15 @@ use pcmcache_shared::digest::{copy_chunks, hash_reader};
 use pcmcache_shared::staged::{Durability, StagedFile};
 use pcmcache_shared::{Digest, disk, failpoint};
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
-use rustix::fs::{FlockOperation, flock};
 
-use super::files::{Files, make_directory, none_if_missing};
+use super::files::{Files, none_if_missing};
 use super::index::{blocking, fault};
 use super::journal;
 use super::ledger::Ledger;
 use super::lost::LOST;
 use super::rebuild::{Rebuilt, rebuild};
 use super::tables::{RESULTS, UPLOADS};
-use super::{Embedded, OpenError, into_io, lock};
+use super::{Embedded, OpenError, into_io, lock, locked};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::space::{Bounds, DiskOf};
@@ -79,7 +78,7 @@ impl Backup {
     /// Takes a directory that is not there yet, is empty, or has an earlier backup. With `copies`, blobs are copied also where
     /// they could be linked. Blocks.
     pub fn begin(directory: &Path, copies: bool) -> io::Result<Self> {
-        make_directory(directory)?;
+        disk::create_private_dir_all(directory)?;
         let mark = directory.join(MARK);
         if is_begun(&mark)? {
             // Nothing else was made before it was whole.
@@ -94,11 +93,12 @@ impl Backup {
         }
         check_mark(directory)?;
         let lock = fs_err::File::open(&mark)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-            io::Error::new(error.kind(), format!("another backup to {} is under way", directory.display()))
-        })?;
+        if !locked(&lock)? {
+            let text = format!("another backup to {} is under way", directory.display());
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+        }
         for shard in 0..=u8::MAX {
-            make_directory(&directory.join("blobs").join(format!("{shard:02x}")))?;
+            disk::create_private_dir_all(directory.join("blobs").join(format!("{shard:02x}")))?;
         }
         let unfinished = directory.join(UNFINISHED);
         let doubts = unfinished.try_exists()?;
@@ -295,7 +295,7 @@ pub fn restore(from: &Path, directory: &Path, clock: &dyn Clock) -> Result<Resto
         let text = format!("the backup in {} was not finished", from.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, text).into());
     }
-    make_directory(directory)?;
+    disk::create_private_dir_all(directory)?;
     let mark = directory.join(RESTORING);
     let doubts = mark.try_exists()?;
     if !doubts {
