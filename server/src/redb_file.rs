@@ -19,12 +19,18 @@ impl Doubt {
     pub(crate) fn is_raised(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
+
+    /// The error that it is, once the file is closed that had to be whole.
+    pub(crate) fn ok(&self) -> io::Result<()> {
+        if self.is_raised() { Err(io::Error::other("it could not be synced")) } else { Ok(()) }
+    }
 }
 
 /// Opens the database, or makes it; it keeps so many bytes in memory. Whether a sync failed can be asked also when it is
 /// closed.
 pub(crate) fn open(path: &Path, cache_bytes: usize, doubt: &Doubt) -> Result<Database, DatabaseError> {
-    let file = disk::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut options = disk::OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let (lent, file) = Lent::new(file)?;
     let told = Told { file: FileBackend::new(file)?, lent, doubt: doubt.clone() };
     Database::builder().set_cache_size(cache_bytes).create_with_backend(told)
@@ -34,7 +40,7 @@ pub(crate) fn open(path: &Path, cache_bytes: usize, doubt: &Doubt) -> Result<Dat
 /// database knows if that is not what was written.
 pub(crate) fn settle(path: &Path, doubt: &Doubt) -> io::Result<()> {
     let new = begin_new(path)?;
-    let mut copy = disk::OpenOptions::new().write(true).create_new(true).open(&new)?;
+    let mut copy = disk::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     io::copy(&mut fs_err::File::open(path)?, &mut copy)?;
     copy.sync_all()?;
     end_new(&new, path)?;
@@ -42,7 +48,8 @@ pub(crate) fn settle(path: &Path, doubt: &Doubt) -> io::Result<()> {
     Ok(())
 }
 
-/// Where a file that is to have this name is made: of one that is not whole nobody could tell that it was new.
+/// Where a file that is to have this name is made: of one that is not whole nobody could tell that it was new. What somebody
+/// who was killed has left there is removed.
 pub(crate) fn begin_new(path: &Path) -> io::Result<PathBuf> {
     let new = path.with_extension("redb.new");
     match disk::remove_file(&new) {

@@ -3,8 +3,8 @@
 //! The functions are those of `fs_err`, by the same names, and in what users get they are nothing else. With the feature
 //! `failpoints` each is a *step*: it has the name of the room that takes it and of what it does
 //! (`embedded/files.remove`), and a [`Watcher`](watch::Watcher) may record it, fail it, cut it short, or kill the process before or
-//! after it. So a step without a failpoint cannot be written, as long as nothing else changes files; clippy sees to
-//! that.
+//! after it. So a step without a failpoint cannot be written, as long as nothing else changes files; a test
+//! (`tests/points`) sees to that.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -100,12 +100,10 @@ pub enum Op<'a> {
         /// Which.
         path: &'a Path,
     },
-    /// Makes a directory.
+    /// Makes a directory, and those above it if need be.
     MakeDirectory {
         /// Which.
         path: &'a Path,
-        /// Whether those above it are made too.
-        above: bool,
     },
 }
 
@@ -457,7 +455,7 @@ pub fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
 #[cfg_attr(feature = "failpoints", track_caller)]
 pub fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
-    take(|| Op::MakeDirectory { path, above: true }, || fs_err::create_dir_all(path))
+    take(|| Op::MakeDirectory { path }, || fs_err::create_dir_all(path))
 }
 
 /// Makes the directory for its owner only.
@@ -465,7 +463,7 @@ pub fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
 pub fn create_private_dir(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
     let make = || std::fs::DirBuilder::new().mode(0o700).create(path).map_err(|error| name_in(error, path));
-    take(|| Op::MakeDirectory { path, above: false }, make)
+    take(|| Op::MakeDirectory { path }, make)
 }
 
 /// Makes the directory and those above it for their owner only; it may be there.
@@ -474,10 +472,7 @@ pub fn create_private_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    take(
-        || Op::MakeDirectory { path, above: true },
-        || builder.create(path).map_err(|error| name_in(error, path)),
-    )
+    take(|| Op::MakeDirectory { path }, || builder.create(path).map_err(|error| name_in(error, path)))
 }
 
 fn name_in(error: io::Error, path: &Path) -> io::Error {

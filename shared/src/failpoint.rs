@@ -7,9 +7,8 @@
 //!   [`disk`](crate::disk)), of a message (`http.publish`, `remote.renew`), or `*`: any step and any message. `POINT.done` is
 //!   behind it. `POINT@3` is its third passing in a process only, `POINT@3+` that and all after it.
 //! * ACTION is `kill` (SIGKILL to this very process), `stop` (SIGSTOP), `note:PATH` (makes PATH), `wait:PATH` (makes PATH, and goes
-//!   on when PATH is removed),
-//!   `delay:MILLISECONDS`, `fail:EIO` (or another error; the step is not taken), `short` (half of what is to be written), `corrupt` (one
-//!   bit of what is written or told is turned).
+//!   on when PATH is removed), `delay:MILLISECONDS`, `fail:EIO` (or another error; the step is not taken), `short` (half of
+//!   what is to be written), `corrupt` (one bit of what is written or told is turned).
 //!
 //! `PCMCACHE_TEST_ARMED` is a path: the rules hold, and passings count, while something lies there.
 //! `PCMCACHE_TEST_POINTS` is a file to which each process appends the points that it passes, each once.

@@ -1,9 +1,10 @@
 //! The cache directory and the directory at hand: may they be written, how much fits, what their file systems can do.
 
-use pcmcache_shared::disk;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use pcmcache_shared::disk;
 
 use super::Finding;
 use crate::local::Store;

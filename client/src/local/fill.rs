@@ -30,7 +30,7 @@ const STOP_AT: u64 = 92;
 /// What a result takes besides its outputs and its recipe: itself, its include set, its command, what it is near to.
 const SEALED_PAGES: u64 = 5;
 
-/// Even what has no bound is tidied this often, in seconds.
+/// Even what has no bound is tidied this often.
 const TIDY_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// The right to trim: one at a time.

@@ -45,10 +45,10 @@ impl Files {
     pub(super) fn open(directory: &Path, ledger: Arc<Ledger>) -> io::Result<Self> {
         let [blobs, stages, damaged] = ["blobs", "stages", "damaged"].map(|name| directory.join(name));
         for made in [&blobs, &stages, &damaged] {
-            make_directory(made)?;
+            disk::create_private_dir_all(made)?;
         }
         for shard in 0..=u8::MAX {
-            make_directory(&blobs.join(format!("{shard:02x}")))?;
+            disk::create_private_dir_all(blobs.join(format!("{shard:02x}")))?;
         }
         disk::sync_directory(&blobs)?;
         disk::sync_directory(directory)?;
@@ -352,12 +352,6 @@ pub(super) fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>>
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Makes the directory, and those above it, for its owner only; it may be there.
-pub(super) fn make_directory(path: &Path) -> io::Result<()> {
-    let made = disk::create_private_dir_all(path);
-    made.map_err(|error| io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display())))
 }
 
 fn sweep_stages(stages: &Path) -> io::Result<()> {

@@ -4,7 +4,6 @@
 //! the disk. So an error here marks the index, and the next access opens it anew: a disk that was full for a while
 //! costs the requests of that while and no restart. If it was a sync that failed, that is a copy.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -34,8 +33,9 @@ impl Index {
     /// Opens the index, creating it where it is missing, and brings it up to this server's format.
     pub(super) fn open(path: PathBuf, now_s: u64) -> Result<Self, OpenError> {
         let wrap = |source| OpenError::Index { path: path.clone(), source };
+        let new = redb_file::begin_new(&path)?;
         if !path.try_exists()? {
-            make(&path, now_s).map_err(wrap)?;
+            make(&new, &path, now_s).map_err(wrap)?;
         }
         let doubt = Doubt::default();
         let database = open_database(&path, &doubt).map_err(wrap)?;
@@ -114,14 +114,11 @@ pub(super) fn open_database(path: &Path, doubt: &Doubt) -> Result<Database, redb
 }
 
 /// Makes a new index, which has its name once it is whole.
-fn make(path: &Path, now_s: u64) -> Result<(), redb::Error> {
-    let new = if mutant!("index-named-at-once") { path.to_owned() } else { redb_file::begin_new(path)? };
-    let doubt = Doubt::default();
-    prepare(&open_database(&new, &doubt)?, now_s)?;
-    if doubt.is_raised() {
-        return Err(io::Error::other("it could not be synced").into());
-    }
-    Ok(redb_file::end_new(&new, path)?)
+fn make(new: &Path, path: &Path, now_s: u64) -> Result<(), redb::Error> {
+    let (new, doubt) = (if mutant!("index-named-at-once") { path } else { new }, Doubt::default());
+    prepare(&open_database(new, &doubt)?, now_s)?;
+    doubt.ok()?;
+    Ok(redb_file::end_new(new, path)?)
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {

@@ -24,7 +24,7 @@ use pcmcache_shared::{ActionKey, Scope, disk};
 
 pub(super) use self::dump::dump;
 pub(super) use self::record::{MAX_LINE, Record};
-use super::files::{make_directory, none_if_missing};
+use super::files::none_if_missing;
 use crate::results::StoredResult;
 
 /// The segments may grow to so many bytes, or to the size of the base, before a new base takes their place.
@@ -51,7 +51,7 @@ impl Journal {
     /// Opens the journal of a store, which may be empty.
     pub(super) fn open(store: &Path) -> io::Result<Self> {
         let directory = directory_of(store);
-        make_directory(&directory)?;
+        disk::create_private_dir_all(&directory)?;
         let parts = Parts::of(&directory)?;
         let size = |path: &PathBuf| fs_err::metadata(path).map(|metadata| metadata.len());
         let since_base = parts.logs.iter().map(|(_, path)| size(path)).sum::<io::Result<u64>>()?;
@@ -163,7 +163,7 @@ impl Journal {
 /// Has a dump be all there is in the journal of a new store.
 pub(super) fn restore(store: &Path, rows: &Path) -> io::Result<()> {
     let directory = directory_of(store);
-    make_directory(&directory)?;
+    disk::create_private_dir_all(&directory)?;
     for old in Parts::before(&directory, u64::MAX)? {
         disk::remove_file(old)?;
     }

@@ -76,8 +76,10 @@ fn fill(directory: &Path, new: &Path, clock: &dyn Clock) -> Result<Rebuilt, redb
     });
     let broken = broken.map_err(redb::Error::Io)?;
     filling.write()?;
-    let results = filling.finish()?;
-    Ok(Rebuilt { results, left_out: filling.left_out, broken })
+    let (results, left_out) = (filling.finish()?, filling.left_out);
+    drop(database);
+    doubt.ok()?;
+    Ok(Rebuilt { results, left_out, broken })
 }
 
 fn make_tables(database: &Database) -> Result<(), redb::Error> {

@@ -63,31 +63,6 @@ impl Drop for Scratch {
     }
 }
 
-/// Numbers that follow from a seed (splitmix64): `PCMCACHE_TEST_SEED`, else one of this moment, which is printed.
-#[cfg(feature = "failpoints")]
-#[derive(Debug)]
-pub(crate) struct Dice(u64);
-
-#[cfg(feature = "failpoints")]
-impl Dice {
-    pub(crate) fn new(test: &str) -> Self {
-        let named = std::env::var("PCMCACHE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |past| past.as_nanos() as u64);
-        let seed = named.unwrap_or_else(now);
-        println!("{test}: PCMCACHE_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end.max(1) as u64) as usize
-    }
-}
-
 /// A disk that has as much free space as a test says.
 #[derive(Debug)]
 pub(crate) struct FakeDisk(AtomicU64);
@@ -465,6 +440,12 @@ impl Chance {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % limit
+    }
+
+    /// The same for an index.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn pick(&mut self, end: usize) -> usize {
+        self.below(end as u64) as usize
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -160,7 +160,7 @@ impl Before {
             Op::Link { from, to } => Change::Linked(absolute(from)?, absolute(to)?),
             Op::Remove { path } | Op::RemoveTree { path } => Change::Removed(absolute(path)?),
             Op::MakeDirectory { .. } if self.existed => return Ok(None),
-            Op::MakeDirectory { path, .. } => Change::MadeDirectory(absolute(path)?),
+            Op::MakeDirectory { path } => Change::MadeDirectory(absolute(path)?),
         }))
     }
 }

@@ -107,7 +107,7 @@ impl Op<'_> {
             | Self::SyncAll { path }
             | Self::Remove { path }
             | Self::RemoveTree { path }
-            | Self::MakeDirectory { path, .. } => path,
+            | Self::MakeDirectory { path } => path,
             Self::Rename { to, .. } | Self::Link { to, .. } => to,
         }
     }

@@ -14,7 +14,7 @@ use pcmcache_shared::disk::record::{self, Change, Entry, Recorder};
 use pcmcache_shared::disk::watch;
 use pcmcache_shared::{ActionKey, Digest};
 
-use crate::bench::{Bench, Dice, Module, Scratch, assert_sound, view};
+use crate::bench::{Bench, Chance, Module, Scratch, assert_sound, view};
 
 /// Images in the gate, and of how many it is one where the power fails during a recovery, or that loses its index.
 const IMAGES: u64 = 300;
@@ -39,7 +39,7 @@ struct Recorded {
 }
 
 /// In batches of at most so many modules.
-async fn a_day(dice: &mut Dice, at_once: usize) -> Recorded {
+async fn a_day(chance: &mut Chance, at_once: usize) -> Recorded {
     let (scratch, logs) = (Scratch::in_memory(), Scratch::in_memory());
     let before = Disk::of(scratch.path()).unwrap();
     let log = logs.path().join("log");
@@ -49,8 +49,8 @@ async fn a_day(dice: &mut Dice, at_once: usize) -> Recorded {
     for day in 0..2 {
         let bench = Bench::on_disk(scratch.path());
         for batch in 0..4 {
-            let batch: Vec<_> = (0..1 + dice.below(at_once))
-                .map(|n| module(format!("{day}.{batch}.{n}"), [90, 5_000, 70_000, 150_000][dice.below(4)]))
+            let batch: Vec<_> = (0..1 + chance.pick(at_once))
+                .map(|n| module(format!("{day}.{batch}.{n}"), [90, 5_000, 70_000, 150_000][chance.pick(4)]))
                 .collect();
             let published = batch.iter().map(|module| async {
                 let held = bench.acquire(module.request("a")).await.granted().await;
@@ -59,7 +59,7 @@ async fn a_day(dice: &mut Dice, at_once: usize) -> Recorded {
             });
             futures::future::join_all(published).await;
             modules.extend(batch);
-            if dice.below(3) == 0 {
+            if chance.pick(3) == 0 {
                 bench.store().rebase_journal().await.unwrap();
             }
         }
@@ -111,7 +111,7 @@ fn lose_index(directory: &Path) {
 }
 
 /// What the power leaves of a recovery that it fails during.
-async fn cut_again(directory: &Path, dice: &mut Dice) -> Scratch {
+async fn cut_again(directory: &Path, chance: &mut Chance) -> Scratch {
     let (again, logs) = (Scratch::in_memory(), Scratch::in_memory());
     let before = Disk::of(directory).unwrap();
     let log = logs.path().join("log");
@@ -120,8 +120,8 @@ async fn cut_again(directory: &Path, dice: &mut Dice) -> Scratch {
         drop(Embedded::open(directory, Arc::new(ManualClock::default())).unwrap());
     }
     let entries = record::read(&log).unwrap();
-    let end = dice.below(entries.len() + 1);
-    after(&before, &entries[..end]).cut_to(again.path(), &mut |below| dice.below(below)).unwrap();
+    let end = chance.pick(entries.len() + 1);
+    after(&before, &entries[..end]).cut_to(again.path(), &mut |below| chance.pick(below)).unwrap();
     again
 }
 
@@ -129,23 +129,23 @@ async fn cut_again(directory: &Path, dice: &mut Dice) -> Scratch {
 async fn whatever_was_acknowledged_survives_a_power_cut_at_any_step() {
     let images =
         std::env::var("PCMCACHE_TEST_IMAGES").ok().and_then(|images| images.parse().ok()).unwrap_or(IMAGES);
-    let mut dice = Dice::new("power");
-    let mut recorded = a_day(&mut dice, AT_ONCE).await;
+    let mut chance = Chance::new("power");
+    let mut recorded = a_day(&mut chance, AT_ONCE).await;
     let (mut lost, mut during_recovery) = (0, 0);
     for number in 0..images {
         if number > 0 && number % 100 == 0 {
-            recorded = a_day(&mut dice, AT_ONCE).await;
+            recorded = a_day(&mut chance, AT_ONCE).await;
         }
         let Recorded { before, entries, modules } = &recorded;
-        let end = dice.below(entries.len() + 1);
+        let end = chance.pick(entries.len() + 1);
         let disk = after(before, &entries[..end]);
         lost += disk.uncertain();
         let mut image = Scratch::in_memory();
-        disk.cut_to(image.path(), &mut |below| dice.below(below)).unwrap();
+        disk.cut_to(image.path(), &mut |below| chance.pick(below)).unwrap();
         let last = end.checked_sub(1).map_or("the start", |last| entries[last].point.as_str());
         println!("image {number}: behind {last}, step {end} of {}", entries.len());
         if number % DURING_RECOVERY == 0 {
-            image = cut_again(image.path(), &mut dice).await;
+            image = cut_again(image.path(), &mut chance).await;
             during_recovery += 1;
         }
         let acknowledged = acknowledged(&entries[..end]);
@@ -163,7 +163,7 @@ async fn whatever_was_acknowledged_survives_a_power_cut_at_any_step() {
 /// make up for what was left out.
 #[tokio::test]
 async fn whatever_was_acknowledged_was_synced() {
-    let Recorded { before, entries, modules } = a_day(&mut Dice::new("synced"), 1).await;
+    let Recorded { before, entries, modules } = a_day(&mut Chance::new("synced"), 1).await;
     let marks = (0..entries.len()).filter(|at| matches!(entries[*at].change, Change::Mark(_)));
     for (number, mark) in marks.enumerate() {
         let image = Scratch::in_memory();
