@@ -1,0 +1,54 @@
+//! Nothing but `pcmcache_shared::disk` changes a file, so that each such step is a point.
+
+use std::path::{Path, PathBuf};
+
+use pcmcache_tests::deployed;
+
+/// Where something else than `disk` may change files: tests, and what is not a program of ours.
+const CHANGES: [&str; 15] = [
+    "fs_err::write(",
+    "fs_err::rename(",
+    "fs_err::remove_",
+    "fs_err::create_dir",
+    "fs_err::hard_link(",
+    "fs_err::copy(",
+    "fs_err::File::create",
+    "fs_err::File::options",
+    "OpenOptions::new().write(",
+    "OpenOptions::new().append(",
+    "OpenOptions::new().create",
+    "std::fs::DirBuilder",
+    "syncfs(",
+    "tokio::fs::OpenOptions",
+    "fallocate(",
+];
+
+#[test]
+fn nothing_but_disk_changes_a_file() {
+    let mut found = Vec::new();
+    let mut sources = 0;
+    for crate_ in ["client/src", "server/src", "shared/src"] {
+        for file in pcmcache_tests::scratch::files_below(&deployed::file(crate_)) {
+            let path: PathBuf = Path::new(crate_).join(file);
+            let may = path.starts_with("shared/src/disk")
+                || path == Path::new("shared/src/disk.rs")
+                || path.ends_with("failpoint.rs");
+            if may || path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            sources += 1;
+            let text = deployed::text(&path.to_string_lossy());
+            let program = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            for (number, line) in program.lines().enumerate() {
+                if CHANGES.iter().any(|change| {
+                    line.contains(change) && !line.contains("disk::") && !path.ends_with("staged.rs")
+                }) && !line.trim_start().starts_with("//")
+                {
+                    found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(sources > 100, "the sources were not found: {sources}");
+    assert_eq!(found, Vec::<String>::new(), "by pcmcache_shared::disk these steps would be failpoints");
+}
