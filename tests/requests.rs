@@ -207,13 +207,17 @@ fn only_its_holder_renews_or_releases_a_lease() {
     let wrong = [
         Hold { fence, secret: Secret::from_random([0; 16]) },
         Hold { fence: Fence(fence.0 + 1), secret: secret.clone() },
-        Hold { fence: Fence(u64::MAX), secret: Secret::from_stored(String::new()) },
+        Hold { fence: Fence(u64::MAX), secret: Secret::from_random([0; 16]) },
     ];
     for hold in wrong {
         is_refused_4xx("a renewal by another", &ask(&server, "POST", &path, &hold));
         let release =
             ReleaseRequest { fence: hold.fence, secret: hold.secret, reason: ReleaseReason::Failed };
         is_refused_4xx("a release by another", &ask(&server, "DELETE", &path, &release));
+    }
+    for secret in ["", "a secret", &"0".repeat(65)] {
+        let none = serde_json::json!({ "fence": fence, "secret": secret });
+        is_refused("a secret that is none", &ask(&server, "POST", &path, &none), Code::BadRequest);
     }
     assert_eq!(ask(&server, "POST", &path, &Hold { fence, secret: secret.clone() }).status, 200);
     let release = ReleaseRequest { fence, secret, reason: ReleaseReason::Abandoned };

@@ -100,7 +100,10 @@ impl Counts {
         let (mut sum, mut bad) = (Self::default(), 0);
         let mut lines = BufReader::new(fs_err::File::open(log)?);
         let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line)? > 0 {
+        while lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
+            if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
+                lines.skip_until(b'\n')?;
+            }
             match serde_json::from_slice(&line) {
                 Ok(counts) => sum.add(&counts),
                 Err(_) => bad += 1,
@@ -111,6 +114,8 @@ impl Counts {
     }
 }
 
+/// A longer line of a log, in bytes, is cut off, and none.
+const MAX_LINE: u64 = 64 * 1024;
 /// The file is summed up when it is larger than this, in bytes; nobody reads a larger one than the second.
 const MAX_LINES: u64 = 64 * 1024;
 const MAX_READ: u64 = 64 * 1024 * 1024;
@@ -238,6 +243,17 @@ mod tests {
         fs_err::write(&log, format!("{line}\n{line}\n")).unwrap();
         let (sum, bad) = Counts::sum_of_log(&log).unwrap();
         assert_eq!((sum.compiles, sum.bypassed["xclang"], bad), (u64::MAX, u64::MAX, 0));
+        fs_err::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_line_of_a_log_that_has_no_end_is_one_that_is_none() {
+        let (_, dir) = store("endless");
+        let log = dir.join("log");
+        let endless = "[".repeat(3 * MAX_LINE as usize);
+        fs_err::write(&log, format!("{endless}\n{{\"compiles\":1}}\n{endless}")).unwrap();
+        let (sum, bad) = Counts::sum_of_log(&log).unwrap();
+        assert_eq!((sum.compiles, bad), (1, 2));
         fs_err::remove_dir_all(dir).unwrap();
     }
 
