@@ -396,8 +396,14 @@ impl Judge {
         let mut state = self.state();
         let mut found = Vec::new();
         let State { handoffs, waiting, leases, .. } = &mut *state;
+        // Who waits for two claims, because it does not know yet which it is, is kept by either.
+        let is_kept = |waiting: &Waiting| {
+            let mut at = waiting.claims.iter().map(|claim| (waiting.scope.clone(), *claim));
+            at.any(|at| leases.get(&at).is_some_and(|lease| lease.until > now))
+        };
         let waits_since = |at: &At, before: Instant| {
-            waiting.values().any(|waiting| waiting.takes && waiting.since < before && waiting.is_at(at))
+            let mut here = waiting.values().filter(|waiting| waiting.is_at(at));
+            here.any(|waiting| waiting.takes && waiting.since < before && !is_kept(waiting))
         };
         handoffs.retain(|(at, due)| {
             let is_over = *due < now;

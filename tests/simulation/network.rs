@@ -20,7 +20,7 @@ use pcmcache::remote::carrier::{Body, Carried, Carrier};
 use pcmcache_shared::api::acquire::AcquireRequest;
 use pcmcache_tests::Chance;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -60,6 +60,33 @@ pub(crate) struct Blocked {
     pub(crate) down: bool,
 }
 
+/// The way between a host and the server. Who waits for it is woken in the order in which they came, so it is no `watch`, which
+/// wakes them by chance.
+#[derive(Default)]
+struct Link {
+    blocked: Mutex<Blocked>,
+    changed: Notify,
+}
+
+impl Link {
+    fn set(&self, blocked: Blocked) {
+        *self.blocked.lock().expect("a link") = blocked;
+        self.changed.notify_waiters();
+    }
+
+    /// Returns when something gets through this way.
+    async fn opened(&self, is_up: bool) {
+        loop {
+            let changed = self.changed.notified();
+            let blocked = *self.blocked.lock().expect("a link");
+            if !(if is_up { blocked.up } else { blocked.down }) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Network {
     judge: Arc<Judge>,
@@ -70,7 +97,7 @@ pub(crate) struct Network {
 struct State {
     chance: Chance,
     weather: Weather,
-    links: BTreeMap<String, watch::Sender<Blocked>>,
+    links: BTreeMap<String, Arc<Link>>,
     connections: u64,
 }
 
@@ -88,7 +115,7 @@ impl Network {
     /// Lets less through, or more, between a host and the server.
     pub(crate) fn block(&self, host: &str, blocked: Blocked) {
         self.judge.say("network", format!("{host} {blocked:?}"));
-        self.link(host).send_replace(blocked);
+        self.link(host).set(blocked);
     }
 
     /// From now on everything gets through, soon and once.
@@ -97,11 +124,11 @@ impl Network {
         let mut state = self.state();
         state.weather = Weather { delay_ms: state.weather.delay_ms, ..Weather::default() };
         for link in state.links.values() {
-            link.send_replace(Blocked::default());
+            link.set(Blocked::default());
         }
     }
 
-    fn link(&self, host: &str) -> watch::Sender<Blocked> {
+    fn link(&self, host: &str) -> Arc<Link> {
         self.state().links.entry(host.to_owned()).or_default().clone()
     }
 
@@ -117,8 +144,7 @@ impl Network {
             .draw(|chance, weather| (delay(chance, weather), delay(chance, weather), chance.below(u64::MAX)));
         let link = self.link(&host);
         sleep(there).await;
-        let open = || link.subscribe();
-        let _ = open().wait_for(|blocked| !blocked.up).await;
+        link.opened(true).await;
         let number = {
             let mut state = self.state();
             state.connections += 1;
@@ -128,7 +154,7 @@ impl Network {
         let (far_end, far) = tokio::io::duplex(BUFFER);
         let heard = self.server.accept(far);
         sleep(back).await;
-        let _ = open().wait_for(|blocked| !blocked.down).await;
+        link.opened(false).await;
         if !heard {
             self.judge.say(&host, "refused");
             return Err("connection refused".into());
@@ -148,7 +174,7 @@ impl Network {
                 network: Arc::clone(&self),
                 name: format!("{host} #{number} {}", if is_up { "up" } else { "down" }),
                 is_up,
-                link: link.subscribe(),
+                link: Arc::clone(&link),
                 budget: budget(&mut chance),
                 chance: Chance::seeded(chance.below(u64::MAX)),
                 cut: cut.clone(),
@@ -178,7 +204,7 @@ struct Pipe {
     network: Arc<Network>,
     name: String,
     is_up: bool,
-    link: watch::Receiver<Blocked>,
+    link: Arc<Link>,
     /// So many bytes get through before the connection is cut.
     budget: u64,
     chance: Chance,
@@ -232,10 +258,8 @@ impl Pipe {
     }
 
     /// Waits until the link lets something through this way; not for ever.
-    async fn gets_through(&mut self) -> bool {
-        let is_up = self.is_up;
-        let open = self.link.wait_for(|blocked| if is_up { !blocked.up } else { !blocked.down });
-        matches!(timeout_at(Instant::now() + UNHEARD, open).await, Ok(Ok(_)))
+    async fn gets_through(&self) -> bool {
+        timeout_at(Instant::now() + UNHEARD, self.link.opened(self.is_up)).await.is_ok()
     }
 }
 

@@ -201,7 +201,7 @@ pub(super) async fn upload(
     digest: Digest,
     path: &Path,
 ) -> Result<(), RemoteError> {
-    let file = fs_err::File::open(path).map_err(RemoteError::Local)?.into_file();
+    let file = disk::File::open(path).map_err(RemoteError::Local)?.into_file();
     let size = file.metadata().map_err(RemoteError::Local)?.len();
     if !packed_upload(server, digest, path, size).await? {
         send(server, digest, file, size, None).await?;
@@ -228,7 +228,7 @@ async fn packed_upload(server: &Server, digest: Digest, path: &Path, size: u64) 
 /// The blob's frame and its length, if it is enough shorter. It lies in a file without a name, which no kill leaves behind:
 /// the length must be known before the first byte goes.
 fn pack(path: &Path, size: u64) -> io::Result<Option<(File, u64)>> {
-    let mut blob = fs_err::File::open(path)?;
+    let mut blob = disk::File::open(path)?;
     let mut frame = disk::OpenOptions::new()
         .read(true)
         .write(true)
@@ -268,6 +268,8 @@ async fn send(
     }
     let sending = server.send(UPLOAD, request, server.deadlines.transfer(of.unwrap_or(length)));
     let answer = tokio::select! {
+        // An answer that is there counts.
+        biased;
         answer = sending => answer?,
         () = stalled(server, length, &moved) => return Err(RemoteError::silent(UPLOAD)),
     };
