@@ -94,9 +94,8 @@ impl Stage {
         if pinned && !stats.errors.contains_key("unsigned") {
             return Err(format!("it was refused, but not for its signature: {stats:?}\n{}", machine.log()));
         }
-        if !machine.alive().is_empty() {
-            return Err(format!("still there: {:?}", machine.alive()));
-        }
+        // Where the server may take it later, a process may just be asking.
+        until(&format!("the end of all that it started: {}", lie.name), || machine.alive().is_empty());
         Ok(first)
     }
 
