@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pcmcache_server::cache::Published;
 use pcmcache_server::clock::{ManualClock, SystemClock};
@@ -12,6 +13,7 @@ use pcmcache_server::results::{Creation, Publication, Results, StoredResult};
 use pcmcache_shared::api::acquire::AcquireLine;
 use pcmcache_shared::api::limits::LEASE_TTL;
 use pcmcache_shared::{Claim, Digest, ReleaseReason, Secret};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::bench::{Bench, Granted, Module, Scratch, eventually, scope, writing};
 
@@ -192,6 +194,21 @@ async fn a_data_directory_has_one_server() {
     assert!(matches!(second, Err(OpenError::InUse(_))));
     drop(first);
     Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap();
+}
+
+#[tokio::test]
+async fn who_is_just_letting_go_of_a_data_directory_is_waited_for() {
+    let scratch = Scratch::new();
+    drop(Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap());
+    // As a child that was forked from the server before has it, until it executes.
+    let shared = fs_err::File::open(scratch.path().join("lock")).unwrap();
+    flock(&shared, FlockOperation::LockExclusive).unwrap();
+    let letting_go = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(shared);
+    });
+    Embedded::open(scratch.path(), Arc::new(SystemClock::new())).unwrap();
+    letting_go.join().unwrap();
 }
 
 #[tokio::test]
