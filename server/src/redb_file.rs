@@ -1,4 +1,4 @@
-//! A redb database in a file that is written through [`disk`](pcmcache_shared::disk), as all our files are.
+//! A redb database in a file that is read and written through [`disk`](pcmcache_shared::disk), as all our files are.
 
 use std::io;
 use std::ops::Bound;
@@ -41,7 +41,7 @@ pub(crate) fn open(path: &Path, cache_bytes: usize, doubt: &Doubt) -> Result<Dat
 pub(crate) fn settle(path: &Path, doubt: &Doubt) -> io::Result<()> {
     let new = begin_new(path)?;
     let mut copy = disk::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    io::copy(&mut fs_err::File::open(path)?, &mut copy)?;
+    io::copy(&mut disk::File::open(path)?, &mut copy)?;
     copy.sync_all()?;
     end_new(&new, path)?;
     doubt.0.store(false, Ordering::Release);
@@ -64,7 +64,7 @@ pub(crate) fn end_new(new: &Path, path: &Path) -> io::Result<()> {
     disk::sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
-/// redb's own way with files; whatever changes the file is told.
+/// redb's own way with files; what it does is told.
 #[derive(Debug)]
 struct Told {
     file: FileBackend,
@@ -78,7 +78,7 @@ impl StorageBackend for Told {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        self.lent.read(|| self.file.read(offset, out))
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

@@ -1,10 +1,11 @@
-//! All that changes a file system goes through here: the one door for writes, renames, removals and syncs.
+//! All that changes a file system goes through here: the one door for writes, renames, removals and syncs; and for the reading
+//! of what was written there.
 //!
 //! The functions are those of `fs_err`, by the same names, and in what users get they are nothing else. With the feature
 //! `failpoints` each is a *step*: it has the name of the room that takes it and of what it does
 //! (`embedded/files.remove`), and a [`Watcher`](watch::Watcher) may record it, fail it, cut it short, or kill the process before or
-//! after it. So a step without a failpoint cannot be written, as long as nothing else changes files; a test
-//! (`tests/points`) sees to that.
+//! after it. So a step without a failpoint cannot be written, as long as nothing else changes files, and nothing else in the
+//! rooms of the stores reads them; a test (`tests/points`) sees to that.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -33,6 +34,11 @@ pub enum Op<'a> {
         path: &'a Path,
         /// Whether what was in it is dropped.
         truncate: bool,
+    },
+    /// Reads a file, or opens it for that.
+    Read {
+        /// By what name it was opened.
+        path: &'a Path,
     },
     /// Writes these bytes.
     Write {
@@ -220,11 +226,11 @@ impl OpenOptions {
     }
 }
 
-/// A file that may be written, as [`fs_err::File`].
+/// A file, as [`fs_err::File`].
 #[derive(Debug)]
 pub struct File {
     file: fs_err::File,
-    /// Where it was opened: its writes have their name from there.
+    /// Where it was opened: its reads and writes have their name from there.
     #[cfg(feature = "failpoints")]
     opened: &'static std::panic::Location<'static>,
 }
@@ -237,6 +243,19 @@ impl File {
             #[cfg(feature = "failpoints")]
             opened: std::panic::Location::caller(),
         }
+    }
+
+    /// Opens a file to be read.
+    #[cfg_attr(feature = "failpoints", track_caller)]
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        Ok(Self::new(take(|| Op::Read { path }, || fs_err::File::open(path))?))
+    }
+
+    /// Reads of it in a way of the caller's own.
+    #[cfg_attr(feature = "failpoints", track_caller)]
+    pub fn read_by<T>(&self, read: impl FnOnce(&std::fs::File) -> io::Result<T>) -> io::Result<T> {
+        take(|| Op::Read { path: self.file.path() }, || read(self.file.file()))
     }
 
     /// The file itself, to lock it or to ask about it.
@@ -328,6 +347,18 @@ impl File {
         watch::step(self.opened, op, &mut |bytes| (&self.file).write(bytes))
     }
 
+    #[cfg(feature = "failpoints")]
+    fn read_some(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let op = Op::Read { path: self.file.path() };
+        watch::step(self.opened, op, &mut |_| (&self.file).read(bytes))
+    }
+
+    #[cfg(not(feature = "failpoints"))]
+    #[inline]
+    fn read_some(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(bytes)
+    }
+
     #[cfg(not(feature = "failpoints"))]
     #[inline]
     fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -357,7 +388,13 @@ impl Write for &File {
 
 impl Read for File {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.file.read(bytes)
+        self.read_some(bytes)
+    }
+}
+
+impl Read for &File {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.read_some(bytes)
     }
 }
 
@@ -373,7 +410,7 @@ impl AsFd for File {
     }
 }
 
-/// The steps of a file that a library writes: what it does itself is told by its owner.
+/// The steps of a file that a library reads and writes: what it does itself is told by its owner.
 #[derive(Debug)]
 pub struct Lent {
     file: std::fs::File,
@@ -385,6 +422,12 @@ impl Lent {
     pub fn new(file: File) -> io::Result<(Self, std::fs::File)> {
         let (file, path) = file.into_parts();
         Ok((Self { file: file.try_clone()?, path }, file))
+    }
+
+    /// It reads.
+    #[cfg_attr(feature = "failpoints", track_caller)]
+    pub fn read(&self, read: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        take(|| Op::Read { path: &self.path }, read)
     }
 
     /// It writes these bytes at `offset`, all of them.
@@ -413,6 +456,20 @@ impl Lent {
     pub fn set_length(&self, length: u64, set: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         take(|| Op::SetLength { file: self.file.as_fd(), path: &self.path, length }, set)
     }
+}
+
+/// All that is in the file.
+#[cfg_attr(feature = "failpoints", track_caller)]
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let path = path.as_ref();
+    take(|| Op::Read { path }, || fs_err::read(path))
+}
+
+/// The same, if it is text.
+#[cfg_attr(feature = "failpoints", track_caller)]
+pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    let path = path.as_ref();
+    take(|| Op::Read { path }, || fs_err::read_to_string(path))
 }
 
 /// Gives the file another name, in place of what has it.
@@ -492,7 +549,7 @@ pub fn sync_directory(path: impl AsRef<Path>) -> io::Result<()> {
 /// Makes all that was written to the file system of this directory survive a power cut. Errors of writing that came
 /// since the directory was opened, or last synced, are told.
 #[cfg_attr(feature = "failpoints", track_caller)]
-pub fn sync_file_system(directory: &fs_err::File) -> io::Result<()> {
+pub fn sync_file_system(directory: &File) -> io::Result<()> {
     let path = directory.path();
     take(|| Op::SyncAll { path }, || Ok(syncfs(directory.file())?))
 }

@@ -4,8 +4,8 @@
 //! `PCMCACHE_FAILPOINT` is a list of rules `POINT=ACTION`, with commas between.
 //!
 //! * POINT is the name of a place (`failpoint!("publish.checked")`), of a step of a disk (`embedded/files.rename`, see
-//!   [`disk`](crate::disk)), of a message (`http.publish`, `remote.renew`), or `*`: any step and any message. `POINT.done` is
-//!   behind it. `POINT@3` is its third passing in a process only, `POINT@3+` that and all after it.
+//!   [`disk`](crate::disk)), of a message (`http.publish`, `remote.renew`), or `*` for any step and any message, `*.write` for those
+//!   whose name ends so. `POINT.done` is behind it. `POINT@3` is its third passing in a process only, `POINT@3+` that and all after it.
 //! * ACTION is `kill` (SIGKILL to this very process), `stop` (SIGSTOP), `note:PATH` (makes PATH), `wait:PATH` (makes PATH, and goes
 //!   on when PATH is removed), `delay:MILLISECONDS`, `fail:EIO` (or another error; the step is not taken), `short` (half of
 //!   what is to be written), `corrupt` (one bit of what is written or told is turned).
@@ -96,7 +96,8 @@ impl Rule {
     }
 
     fn applies(&self, point: &str, is_step: bool) -> bool {
-        if self.point != point && !(self.point == "*" && is_step) {
+        let is_one_of = |ending| is_step && point.ends_with(ending);
+        if !self.point.strip_prefix('*').map_or(self.point == point, is_one_of) {
             return false;
         }
         let passing = self.passed.fetch_add(1, Ordering::Relaxed) + 1;

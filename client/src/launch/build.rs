@@ -145,7 +145,7 @@ impl Session {
         let output = pcmcache_shared::digest::hash_reader;
         let bmi = task.invocation.bmi.as_ref().filter(|bmi| role == Role::Bmi && bmi.restat && path.exists());
         bmi.is_some()
-            && fs_err::File::open(staged).and_then(output).is_ok_and(|(digest, size)| {
+            && disk::File::open(staged).and_then(output).is_ok_and(|(digest, size)| {
                 self.is_there_already(task, role, path, &Output { role, digest, size })
             })
     }

@@ -284,7 +284,7 @@ impl Session {
         // Which modules it loads along the prebuilt paths is not known.
         let mut known = turn::embedded(task.unit.text(), &IncludeSet::default());
         known.imports.push(String::new());
-        let noted = fs_err::File::open(bmi)
+        let noted = disk::File::open(bmi)
             .and_then(pcmcache_shared::digest::hash_reader)
             .and_then(|(digest, _)| store.mark_embedded(digest, &known));
         if let Err(error) = noted {
@@ -306,7 +306,7 @@ pub(super) fn strip_depfile(task: &Task, built: &Built) -> Result<(), Uncacheabl
 /// A depfile as other checkouts can use it: what is below a base directory is spelled.
 fn put_depfile(task: &Task, staged: &Path, store: &Store) -> io::Result<(Digest, u64)> {
     let not_understood = || io::Error::other(format!("{} is not understood", staged.display()));
-    let text = fs_err::read_to_string(staged)?;
+    let text = disk::read_to_string(staged)?;
     if text.contains(MARK) {
         return Err(not_understood());
     }

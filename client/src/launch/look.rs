@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::recipe::{Learnt, Unit};
-use pcmcache_shared::{ActionKey, Digest, IncludeSet, Output, Recipe};
+use pcmcache_shared::{ActionKey, Digest, IncludeSet, Output, Recipe, disk};
 
 use super::session::{Known, Session, Task};
 use super::{find, understand};
@@ -204,7 +204,7 @@ impl Session {
 }
 
 pub(super) fn recipe_of(store: &Store, action: ActionKey) -> Option<String> {
-    let bytes = fs_err::read(store.blob_path(action.recipe())).ok()?;
+    let bytes = disk::read(store.blob_path(action.recipe())).ok()?;
     (Digest::of(&bytes) == action.recipe()).then(|| String::from_utf8(bytes).ok())?
 }
 

@@ -62,7 +62,7 @@ impl Store {
     pub fn put_file(&self, path: &Path) -> io::Result<(Digest, u64)> {
         // Its name is known only when it was read, so it is staged on the level above.
         let mut staged = sealed::create_beside(&self.directory(Kind::Blobs).join("unnamed"))?;
-        copy_chunks(&mut fs_err::File::open(path)?, &mut staged)?;
+        copy_chunks(&mut disk::File::open(path)?, &mut staged)?;
         let whole = staged.finish(Durability::None)?;
         let (digest, size) = (whole.digest(), whole.size());
         let target = self.blob_path(digest);
@@ -76,7 +76,7 @@ impl Store {
     /// Copies a blob to `staged`, verified.
     pub fn copy_blob(&self, output: &Output, staged: StagedFile) -> io::Result<Result<Whole, Lost>> {
         let path = self.blob_path(output.digest);
-        let mut file = match fs_err::File::open(&path) {
+        let mut file = match disk::File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(Lost::Gone)),
             Err(error) => return Err(error),
@@ -101,7 +101,7 @@ impl Store {
     /// A small blob's bytes, verified.
     pub fn read_blob(&self, output: &Output) -> Result<Vec<u8>, Lost> {
         let path = self.blob_path(output.digest);
-        let bytes = fs_err::read(&path).map_err(|_| Lost::Gone)?;
+        let bytes = disk::read(&path).map_err(|_| Lost::Gone)?;
         if Digest::of(&bytes) == output.digest {
             return Ok(bytes);
         }

@@ -75,7 +75,7 @@ impl Store {
 impl Store {
     /// Removes a lock that nobody holds. `false`: it is still there.
     pub(super) fn remove_lock(&self, lock: &Found) -> bool {
-        let Ok(file) = fs_err::File::open(&lock.path) else { return false };
+        let Ok(file) = disk::File::open(&lock.path) else { return false };
         os::try_lock(file.file()).unwrap_or(false) && is_named(file.file(), &lock.path) && lock.remove()
     }
 }

@@ -13,10 +13,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use pcmcache_shared::digest::hash_reader;
 use pcmcache_shared::recipe::{escape, unescape};
-use pcmcache_shared::{Digest, mutant};
+use pcmcache_shared::{Digest, disk, mutant};
 use rustix::fs::OFlags;
 
 use super::sealed::{self, Sealed};
@@ -90,7 +89,7 @@ fn hash(path: &Path) -> io::Result<(FileId, Digest, bool)> {
     // A pipe that nobody writes to, or a file of the kernel's that waits, is an error at once and no wait.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = fs_err::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = disk::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let before = file.metadata()?;
     if !before.is_file() {
         return Err(io::Error::new(

@@ -50,7 +50,7 @@ impl Store {
         let (mut seen, mut uses) = (HashSet::<ActionKey>::new(), Vec::new());
         for suffix in ["~", ""] {
             let mut bytes = Vec::new();
-            match fs_err::File::open(self.notes_path(profile, suffix)) {
+            match disk::File::open(self.notes_path(profile, suffix)) {
                 // Launchers that found it short may have written at the same time.
                 Ok(file) => file.take(2 * MAX_NOTES).read_to_end(&mut bytes)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -56,10 +56,10 @@ fn renew_if_old(metadata: &Metadata, renew: impl FnOnce()) {
     }
 }
 
-fn look(path: &Path, limit: u64, seen: impl FnOnce(&fs_err::File)) -> Sealed {
+fn look(path: &Path, limit: u64, seen: impl FnOnce(&disk::File)) -> Sealed {
     // Most are smaller than this, and then read at once.
     let mut bytes = Vec::with_capacity(USUAL_LEN);
-    let read = fs_err::File::open(path).and_then(|file| {
+    let read = disk::File::open(path).and_then(|file| {
         seen(&file);
         file.take(limit + 1).read_to_end(&mut bytes)
     });

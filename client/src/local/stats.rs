@@ -98,7 +98,7 @@ impl Counts {
     /// The sum of a log's lines, and how many of them were none.
     pub fn sum_of_log(log: &Path) -> io::Result<(Self, u64)> {
         let (mut sum, mut bad) = (Self::default(), 0);
-        let mut lines = BufReader::new(fs_err::File::open(log)?);
+        let mut lines = BufReader::new(disk::File::open(log)?);
         let mut line = Vec::new();
         while lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
             if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
@@ -142,8 +142,8 @@ impl Store {
     /// The sum over all launches since the last [`Store::zero_counts`].
     pub fn counts(&self) -> Counts {
         let mut bytes = Vec::new();
-        let read = fs_err::File::open(self.counts_file())
-            .and_then(|file| file.take(MAX_READ).read_to_end(&mut bytes));
+        let read =
+            disk::File::open(self.counts_file()).and_then(|file| file.take(MAX_READ).read_to_end(&mut bytes));
         let mut sum = Counts::default();
         if read.is_ok() {
             // A damaged line may be no text, and is one line all the same.

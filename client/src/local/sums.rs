@@ -49,7 +49,7 @@ impl Store {
         &self,
         name: Digest,
         size: u64,
-        from: &mut fs_err::File,
+        from: &mut disk::File,
         to: &mut disk::File,
     ) -> io::Result<bool> {
         if size < LARGE {

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use pcmcache_shared::digest::hash_reader;
+use pcmcache_shared::disk;
 
 use super::inventory::Found;
 use super::sealed::{self, Sealed};
@@ -67,7 +68,7 @@ impl Store {
     }
 
     fn verify_blob(&self, blob: &Found, verified: &mut Verified) {
-        let Ok(file) = fs_err::File::open(&blob.path) else { return };
+        let Ok(file) = disk::File::open(&blob.path) else { return };
         match hash_reader(file) {
             Ok((digest, size)) => {
                 verified.blobs += 1;

@@ -62,7 +62,7 @@ pub struct Backup {
     directory: PathBuf,
     taking: Taking,
     new_blobs: u64,
-    _lock: Arc<fs_err::File>,
+    _lock: Arc<disk::File>,
 }
 
 /// How blobs are taken.
@@ -92,7 +92,7 @@ impl Backup {
             write_small(&mark, MARK_TEXT)?;
         }
         check_mark(directory)?;
-        let lock = fs_err::File::open(&mark)?;
+        let lock = disk::File::open(&mark)?;
         if !locked(&lock)? {
             let text = format!("another backup to {} is under way", directory.display());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
@@ -112,7 +112,7 @@ impl Backup {
 
 /// Whether whoever wrote the mark was killed before it was whole.
 fn is_begun(mark: &Path) -> io::Result<bool> {
-    let text = none_if_missing(fs_err::read(mark))?;
+    let text = none_if_missing(disk::read(mark))?;
     // After a power cut it may have its length, and zeros.
     let is_part = |text: &[u8]| text.len() < MARK_TEXT.len() && MARK_TEXT.as_bytes().starts_with(text);
     Ok(text.is_some_and(|text| is_part(&text) || text.iter().all(|byte| *byte == 0)))
@@ -120,7 +120,7 @@ fn is_begun(mark: &Path) -> io::Result<bool> {
 
 fn check_mark(directory: &Path) -> io::Result<()> {
     let mark = directory.join(MARK);
-    match fs_err::read_to_string(&mark) {
+    match disk::read_to_string(&mark) {
         Ok(text) if text == MARK_TEXT => Ok(()),
         Ok(_) => Err(io::Error::other(format!("{}: a newer server made this backup", mark.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -160,7 +160,7 @@ const OPERATION: &str = "back the store up";
 
 fn finish(rows: &ReadTransaction, files: &Files, backup: &Backup) -> io::Result<BackedUp> {
     let taken = take_blobs(rows, files, backup)?;
-    disk::sync_file_system(&fs_err::File::open(&backup.directory)?)?;
+    disk::sync_file_system(&disk::File::open(&backup.directory)?)?;
     journal::write_whole(&backup.directory.join(ROWS), |to| {
         journal::dump(rows, to).map_err(into_io)?;
         failpoint!("backup.dumped");
@@ -230,7 +230,7 @@ fn take(from: &Path, to: &Path, digest: Digest, stage: &Path, taking: Taking) ->
     if let Some(there) = none_if_missing(fs_err::symlink_metadata(to))? {
         let is_same_file = (there.dev(), there.ino()) == (metadata.dev(), metadata.ino());
         let is_whole = there.len() == metadata.len()
-            && (!taking.doubts || hash_reader(fs_err::File::open(to)?)?.0 == digest);
+            && (!taking.doubts || hash_reader(disk::File::open(to)?)?.0 == digest);
         if is_same_file || is_whole {
             return Ok(Take::There);
         }
@@ -244,7 +244,7 @@ fn take(from: &Path, to: &Path, digest: Digest, stage: &Path, taking: Taking) ->
             Err(_) => {}
         }
     }
-    let Some(mut source) = none_if_missing(fs_err::File::open(from))? else { return Ok(Take::Gone) };
+    let Some(mut source) = none_if_missing(disk::File::open(from))? else { return Ok(Take::Gone) };
     let mut copy = StagedFile::create(stage.to_owned(), 0o600)?;
     copy_chunks(&mut source, &mut copy)?;
     // All of them are made durable at once, in the end.
@@ -333,7 +333,7 @@ fn restore_blobs(from: &Path, directory: &Path, taking: Taking) -> io::Result<(u
             }
         }
     }
-    disk::sync_file_system(&fs_err::File::open(directory)?)?;
+    disk::sync_file_system(&disk::File::open(directory)?)?;
     Ok((blobs, damaged))
 }
 

@@ -15,7 +15,7 @@ use pcmcache_shared::{Digest, Scope, Writer as Uploader, failpoint};
 use redb::{ReadableTable, WriteTransaction};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, pread};
+use rustix::io::pread;
 use tokio::task::JoinHandle;
 
 use super::Embedded;
@@ -475,10 +475,12 @@ impl Opened for OpenFile {
             let mut bytes = Vec::with_capacity(at_most);
             while bytes.len() < at_most {
                 let at = offset + bytes.len() as u64;
-                match pread(&reading.file, spare_capacity(&mut bytes), at) {
+                let read = reading.file.read_by(|file| Ok(pread(file, spare_capacity(&mut bytes), at)?));
+                match read {
                     Ok(0) => break,
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(Fault::io(OPERATION, error.into())),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Fault::io(OPERATION, error)),
                 }
             }
             bytes.truncate(at_most);

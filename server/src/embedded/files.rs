@@ -27,7 +27,7 @@ const MUCH: u64 = 8 * 1024 * 1024;
 pub(super) struct Files {
     /// The directory of the blobs, which may lie on another file system than the index. Kept open: errors of writing that
     /// nobody waited for are told by its next sync.
-    opened: fs_err::File,
+    opened: disk::File,
     blobs: PathBuf,
     stages: PathBuf,
     damaged: PathBuf,
@@ -55,7 +55,7 @@ impl Files {
         sweep_stages(&stages)?;
         let locks = (0..PLACES).map(|_| Mutex::new(())).collect();
         let (next_stage, readers) = (AtomicU64::new(0), Arc::default());
-        let opened = fs_err::File::open(&blobs)?;
+        let opened = disk::File::open(&blobs)?;
         Ok(Self { opened, blobs, stages, damaged, next_stage, locks, ledger, readers })
     }
 
@@ -163,7 +163,7 @@ impl Files {
 
     /// Opens what is in the blob's place.
     pub(super) fn read(&self, digest: Digest) -> io::Result<Option<Reading>> {
-        let opened = none_if_missing(fs_err::File::open(self.place_of(digest)))?;
+        let opened = none_if_missing(disk::File::open(self.place_of(digest)))?;
         opened.map(|file| self.readers.opened(file)).transpose()
     }
 

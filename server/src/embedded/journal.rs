@@ -167,7 +167,7 @@ pub(super) fn restore(store: &Path, rows: &Path) -> io::Result<()> {
     for old in Parts::before(&directory, u64::MAX)? {
         disk::remove_file(old)?;
     }
-    let mut rows = fs_err::File::open(rows)?;
+    let mut rows = disk::File::open(rows)?;
     write_whole(&directory.join(name(1, BASE)), |to| io::copy(&mut rows, to).map(drop))?;
     Ok(())
 }
@@ -286,7 +286,7 @@ fn read_in(directory: &Path, mut take: impl FnMut(Record, Kind) -> io::Result<()
 
 /// The same of one file.
 fn read_file(path: &Path, take: &mut impl FnMut(Record) -> io::Result<()>) -> io::Result<u64> {
-    let mut reader = BufReader::with_capacity(256 * 1024, fs_err::File::open(path)?);
+    let mut reader = BufReader::with_capacity(256 * 1024, disk::File::open(path)?);
     let (mut line, mut broken) = (Vec::new(), 0);
     loop {
         line.clear();

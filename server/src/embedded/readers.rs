@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pcmcache_shared::disk;
+
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     state: Mutex<State>,
@@ -31,7 +33,7 @@ impl Readers {
     }
 
     /// Counts the file as open until what this returns is dropped.
-    pub(super) fn opened(self: &Arc<Self>, file: fs_err::File) -> io::Result<Reading> {
+    pub(super) fn opened(self: &Arc<Self>, file: disk::File) -> io::Result<Reading> {
         let mut state = self.state();
         // Asked under the lock: who unlinks does so first and looks here then, so one of us sees the other.
         let metadata = file.metadata()?;
@@ -68,7 +70,7 @@ impl State {
 /// A file that is open for reading.
 #[derive(Debug)]
 pub(super) struct Reading {
-    pub(super) file: fs_err::File,
+    pub(super) file: disk::File,
     /// As it was when it was opened.
     pub(super) metadata: std::fs::Metadata,
     readers: Arc<Readers>,

@@ -83,7 +83,7 @@ impl BookFile {
 
     /// The book, or `None` if there is no file.
     pub fn read(&self) -> Result<Option<Book>, FileError> {
-        let file = match fs_err::File::open(&self.path) {
+        let file = match disk::File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),

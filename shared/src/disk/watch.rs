@@ -76,6 +76,7 @@ impl Op<'_> {
     pub fn verb(&self) -> &'static str {
         match self {
             Self::Open { .. } => "open",
+            Self::Read { .. } => "read",
             Self::Write { .. } => "write",
             Self::Allocate { .. } => "allocate",
             Self::SetLength { .. } => "cut",
@@ -99,6 +100,7 @@ impl Op<'_> {
     pub fn path(&self) -> &Path {
         match self {
             Self::Open { path, .. }
+            | Self::Read { path }
             | Self::Write { path, .. }
             | Self::Allocate { path }
             | Self::SetLength { path, .. }
