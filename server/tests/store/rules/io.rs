@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pcmcache_server::cache::CacheError;
 use pcmcache_server::clock::ManualClock;
 use pcmcache_server::embedded::Embedded;
 use pcmcache_shared::Digest;
@@ -19,7 +20,7 @@ use pcmcache_shared::failpoint::{self, Outcome};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 
-use crate::bench::{Bench, Module, Scratch, view};
+use crate::bench::{Bench, Module, Scratch, eventually, view};
 
 /// What happens to the operation, and whether to all after it. Who is interrupted tries again, so not for ever.
 const FAULTS: [(Outcome, bool); 7] = [
@@ -104,9 +105,11 @@ async fn is_there(bench: &Bench, module: &Module) -> bool {
     true
 }
 
-/// Uploads and publishes; whether it was acknowledged. Time goes on meanwhile: who is told that the disk is full waits for an
-/// eviction, and not for ever.
-async fn try_share(bench: &Bench, module: &Module, faulty: &Faulty) -> bool {
+/// Uploads and publishes; says why it was not acknowledged. Time goes on meanwhile: who is told that the disk is full waits for
+/// an eviction, and not for ever.
+async fn try_share(bench: &Bench, module: &Module, faulty: &Faulty) -> Result<(), CacheError> {
+    // No part of this time: a start takes nothing in before it has counted.
+    eventually("counted", || async { bench.cache.usage().counted }).await;
     let time = async {
         let mut before = usize::MAX;
         for _ in 0..PATIENCE_S {
@@ -125,13 +128,11 @@ async fn try_share(bench: &Bench, module: &Module, faulty: &Faulty) -> bool {
     }
 }
 
-async fn share(bench: &Bench, module: &Module) -> bool {
+async fn share(bench: &Bench, module: &Module) -> Result<(), CacheError> {
     for bytes in &module.outputs {
-        if bench.upload(bytes).await.is_err() {
-            return false;
-        }
+        bench.upload(bytes).await?;
     }
-    bench.publish(module, None).await.is_ok()
+    bench.publish(module, None).await.map(drop)
 }
 
 /// What is failed.
@@ -172,7 +173,7 @@ async fn run(work: Work, at: u64, outcome: Outcome, for_good: bool) -> Vec<Strin
         }
         Work::Publishing => (Embedded::open(scratch.path(), clock.clone()), watch()),
         Work::Reading => {
-            assert!(share(&Bench::on_disk(scratch.path()), &module).await);
+            share(&Bench::on_disk(scratch.path()), &module).await.unwrap();
             let watching = watch();
             (Embedded::open(scratch.path(), clock.clone()), watching)
         }
@@ -182,14 +183,15 @@ async fn run(work: Work, at: u64, outcome: Outcome, for_good: bool) -> Vec<Strin
         let bench = Bench::over(store, clock);
         match work {
             Work::Opening => {}
-            Work::Publishing => acknowledged = try_share(&bench, &module, &faulty).await,
+            Work::Publishing => acknowledged = try_share(&bench, &module, &faulty).await.is_ok(),
             Work::Reading => try_read(&bench, &module, told).await,
         }
         faulty.well.store(true, Ordering::Relaxed);
         assert!(!acknowledged || is_there(&bench, &module).await, "{}: acknowledged, and not there", told());
         // The disk is well again, and the same server goes on.
         for module in [&module, &Module::new("next")] {
-            assert!(try_share(&bench, module, &faulty).await, "{}: it did not recover", told());
+            let shared = try_share(&bench, module, &faulty).await;
+            assert!(shared.is_ok(), "{}: it did not recover: {shared:?}", told());
             assert!(is_there(&bench, module).await, "{}: published, and not there", told());
         }
         acknowledged = true;
@@ -199,7 +201,8 @@ async fn run(work: Work, at: u64, outcome: Outcome, for_good: bool) -> Vec<Strin
     assert_eq!(*faulty.relied_on.lock().unwrap(), Vec::<String>::new(), "{}: after its sync failed", told());
     let bench = Bench::on_disk(scratch.path());
     assert!(!acknowledged || is_there(&bench, &module).await, "{}: gone after a restart", told());
-    assert!(try_share(&bench, &module, &faulty).await, "{}: not after a restart", told());
+    let shared = try_share(&bench, &module, &faulty).await;
+    assert!(shared.is_ok(), "{}: not after a restart: {shared:?}", told());
     let checked = bench.store().check(true).await.unwrap();
     assert_eq!(checked.found, 0, "{}: {:#?}", told(), checked.findings);
     faulty.points()
