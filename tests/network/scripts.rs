@@ -133,7 +133,9 @@ fn sent(of: Of) -> usize {
     match of {
         Of::Acquire => 100,
         Of::Publish => 500,
-        Of::Upload | Of::Renew | Of::Release | Of::Fetch => 1000,
+        // A depfile, mostly.
+        Of::Upload => 60,
+        Of::Renew | Of::Release | Of::Fetch => 1000,
     }
 }
 
