@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pcmcache_shared::api::problem::{Code, Problem};
 use pcmcache_tests::liar::Liar;
 use pcmcache_tests::scratch::names_in;
-use pcmcache_tests::tool::{CLANG, cmake};
+use pcmcache_tests::tool::{self, CLANG, cmake};
 use pcmcache_tests::{Finished, Machine, Scratch, Server, turn};
 use serde_json::Value;
 
@@ -166,7 +166,7 @@ fn a_cmake_build_is_looked_through() {
     let other = case("other", &["-DCMAKE_CXX_COMPILER_LAUNCHER=/usr/bin/env"]);
     assert_told(&other, "the launcher is /usr/bin/env, and not pcmcache", "pcmcache alone");
     let copy = scratch.path().join("pcmcache");
-    fs_err::copy(&own, &copy).expect("a copy");
+    tool::copy(own.as_ref(), &copy);
     let copied = case("copied", &[&format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", copy.display())]);
     assert_told(&copied, "is another program than this pcmcache", "configure again with this one");
 }

@@ -4,7 +4,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use pcmcache_tests::tool::CLANG;
+use pcmcache_tests::tool::{self, CLANG};
 use pcmcache_tests::{Finished, Machine, Scratch, turn};
 
 const SCANNER: &str = "clang-scan-deps-22";
@@ -17,12 +17,10 @@ const KINDS: [Kind; 4] = [
     ("a hard link", |launcher, mask| {
         // Links do not cross file systems: from a copy that lies beside.
         let copy = mask.with_file_name("pcmcache");
-        fs_err::copy(launcher, &copy).expect("a copy");
+        tool::copy(launcher, &copy);
         std::fs::hard_link(copy, mask).expect("a hard link");
     }),
-    ("a copy", |launcher, mask| {
-        fs_err::copy(launcher, mask).expect("a copy");
-    }),
+    ("a copy", tool::copy),
     ("a copy of another version", another_version),
 ];
 
@@ -30,8 +28,10 @@ const KINDS: [Kind; 4] = [
 fn another_version(launcher: &Path, mask: &Path) {
     let mut bytes = fs_err::read(launcher).expect("the launcher");
     bytes.extend_from_slice(mask.as_os_str().as_encoded_bytes());
-    fs_err::write(mask, bytes).expect("a copy");
-    fs_err::set_permissions(mask, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+    let other = mask.with_extension("other");
+    fs_err::write(&other, bytes).expect("another version");
+    fs_err::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+    tool::copy(&other, mask);
 }
 
 fn path_of(directories: &[&Path]) -> std::ffi::OsString {

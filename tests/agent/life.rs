@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use pcmcache_tests::{Process, turn, until};
+use pcmcache_tests::{Process, tool, turn, until};
 use rustix::process::{Pid, test_kill_process};
 
 use super::{Team, only, wake};
@@ -77,12 +77,12 @@ fn it_goes_when_its_socket_or_its_program_is_another() {
     until("its end", || is_gone(agent));
 
     let copy = team.scratch.path().join("pcmcache");
-    fs_err::copy(machine.launcher(), &copy).expect("a copy of the launcher");
+    tool::copy(machine.launcher(), &copy);
     let machine = team.machine("updated").with_launcher(copy.clone());
     wake(&team, &machine, "before");
     let agent = only(&machine);
     let newer = team.scratch.path().join("newer");
-    fs_err::copy(machine.launcher(), &newer).expect("another copy");
+    tool::copy(machine.launcher(), &newer);
     fs_err::rename(newer, copy).expect("an update");
     machine.compile(team.unit("after").arguments()).ok();
     until("its end", || is_gone(agent));

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use pcmcache_tests::{Process, Scratch, turn, until};
+use pcmcache_tests::{Process, Scratch, tool, turn, until};
 
 use super::{Team, only};
 
@@ -24,7 +24,7 @@ const KNOCK: &str = "GET /pcmcache-agent HTTP/1.1\r\nhost: agent\r\nconnection: 
 fn stranger(scratch: &Scratch, act: &str, socket: &Path) -> Process {
     let copy = scratch.path().join("stranger");
     if !copy.exists() {
-        fs_err::copy(std::env::current_exe().expect("this program"), &copy).expect("a copy of it");
+        tool::copy(&std::env::current_exe().expect("this program"), &copy);
         fs_err::set_permissions(scratch.path(), Permissions::from_mode(0o755)).expect("a way in");
     }
     let mut command = Command::new(copy);

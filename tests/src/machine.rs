@@ -148,7 +148,7 @@ impl Machine {
         for (tool, name) in [(&mut self.launcher, "pcmcache"), (&mut self.ninja, "ninja")] {
             let copy = scratch.join(name);
             if !copy.exists() {
-                fs_err::copy(&*tool, &copy).expect("a copy of a tool");
+                crate::tool::copy(tool, &copy);
             }
             *tool = copy;
         }

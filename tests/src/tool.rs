@@ -18,6 +18,18 @@ pub fn server() -> PathBuf {
     under_test("pcmcache-server-under-test")
 }
 
+/// Copies a program that is to be run. It is `cp` that does: a child that is forked here meanwhile would have the copy open for
+/// writing until it executes, and what is open for writing cannot be run ("text file busy").
+pub fn copy(program: &Path, to: &Path) {
+    let done = Command::new("cp").arg("--").args([program, to]).status();
+    assert!(
+        done.as_ref().is_ok_and(|status| status.success()),
+        "{} to {}: {done:?}",
+        program.display(),
+        to.display()
+    );
+}
+
 /// CMake, 4.4 or newer.
 pub fn cmake() -> PathBuf {
     installed("PCMCACHE_TEST_CMAKE", "cmake")
