@@ -42,7 +42,10 @@ pub(crate) fn run(input: &[u8]) {
     if !names_files {
         let settings = Settings::from_environment(&variable);
         assert!(settings.sources.keys().all(|name| NAMES.contains(name)));
-        if let Some(token) = settings.token.as_ref().filter(|token| token.len() > 8) {
+        // Who writes it into something else as well shows it himself.
+        let text = String::from_utf8_lossy(input);
+        let is_once = |token: &&String| text.matches(token.as_str()).count() == 1;
+        if let Some(token) = settings.token.as_ref().filter(|token| token.len() > 8).filter(is_once) {
             assert!(settings.faults.iter().all(|fault| !fault.contains(token.as_str())), "a token is shown");
         }
     }
