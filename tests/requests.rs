@@ -217,7 +217,7 @@ fn only_its_holder_renews_or_releases_a_lease() {
     }
     for secret in ["", "a secret", &"0".repeat(65)] {
         let none = serde_json::json!({ "fence": fence, "secret": secret });
-        is_refused("a secret that is none", &ask(&server, "POST", &path, &none), Code::BadRequest);
+        is_refused("a secret that is none", &ask(&server, "POST", &path, &none), Code::BadJson);
     }
     assert_eq!(ask(&server, "POST", &path, &Hold { fence, secret: secret.clone() }).status, 200);
     let release = ReleaseRequest { fence, secret, reason: ReleaseReason::Abandoned };
