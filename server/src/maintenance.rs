@@ -205,13 +205,17 @@ pub fn run(directory: &Path, task: &Task) -> anyhow::Result<ExitCode> {
             }
             verdict
         });
-        match open(directory) {
-            Ok(store) => {
-                let verdict = task.perform(&store, &Told(told.clone())).await;
-                let _ = told.send(Line::End(verdict)).await;
-            }
-            Err(OpenError::InUse(_)) => control::ask(directory, task, &told).await?,
-            Err(error) => return Err(error).context("cannot use the data directory (--data-dir)"),
+        match control::server(directory).await {
+            Ok(server) => control::ask(server, task, &told).await?,
+            // Only now: a directory that is in use is waited for.
+            Err(no_answer) => match open(directory) {
+                Ok(store) => {
+                    let verdict = task.perform(&store, &Told(told.clone())).await;
+                    let _ = told.send(Line::End(verdict)).await;
+                }
+                Err(OpenError::InUse(_)) => return Err(no_answer),
+                Err(error) => return Err(error).context("cannot use the data directory (--data-dir)"),
+            },
         }
         drop(told);
         Ok(printing.await?)

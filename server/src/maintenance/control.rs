@@ -103,13 +103,17 @@ async fn answer(stream: UnixStream, store: &Store) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks the server that has the store in `directory`, and passes on what it says.
-pub(super) async fn ask(directory: &Path, task: &Task, told: &mpsc::Sender<Line>) -> anyhow::Result<()> {
+/// The server that has the store in `directory`, if one does.
+pub(super) async fn server(directory: &Path) -> anyhow::Result<UnixStream> {
     let path = socket_in(directory);
-    let stream = UnixStream::connect(&path).await.with_context(|| {
+    UnixStream::connect(&path).await.with_context(|| {
         format!("a server has the store, and does not answer at {}: stop it and try again", path.display())
-    })?;
-    let (reader, mut writer) = stream.into_split();
+    })
+}
+
+/// Asks it, and passes on what it says.
+pub(super) async fn ask(server: UnixStream, task: &Task, told: &mpsc::Sender<Line>) -> anyhow::Result<()> {
+    let (reader, mut writer) = server.into_split();
     let mut text = serde_json::to_vec(task)?;
     text.push(b'\n');
     writer.write_all(&text).await?;
