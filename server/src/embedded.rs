@@ -22,6 +22,7 @@ mod files;
 mod forget;
 mod index;
 mod journal;
+mod large;
 mod leases;
 mod ledger;
 mod lost;
@@ -34,6 +35,7 @@ mod scopes;
 mod small;
 mod spent;
 mod tables;
+mod uploads;
 mod uses;
 mod writer;
 

@@ -1,7 +1,6 @@
 //! Blobs as files, with a row for each scope and writer that put all their bytes.
 
-use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,25 +8,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pcmcache_shared::digest::CHUNK;
-use pcmcache_shared::staged::{Durability, Whole};
 use pcmcache_shared::{Digest, Scope, Writer as Uploader, failpoint};
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableTable as _, WriteTransaction};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::pread;
-use tokio::task::JoinHandle;
 
 use super::Embedded;
-use super::files::{Files, Staged, Unsynced, version};
-use super::index::{blocking, corrupted, fault, joined};
+use super::files::{Files, Unsynced, version};
+use super::index::{blocking, fault};
+use super::large::FileStage;
 use super::ledger::{Content, Ledger, Reservation};
 use super::lost;
 use super::readers::Reading;
 use super::small::{SMALL, SmallStage};
-use super::tables::{META, Name, UPLOADS, all_uploads, uploads_in};
+use super::tables::{META, UPLOADS, uploads_in};
+use super::uploads::{hide, promised};
 use super::writer::Writer;
-use crate::blobs::{Blobs, Freed, InFile, Opened, Placed, Put, Sealed, Stage, Staging, Stat, Version};
+use crate::blobs::{Blobs, Freed, InFile, Opened, Placed, Put, Staging, Stat, Version};
 use crate::fault::{Fault, is_full};
 use crate::space::{Bound, Shortage, Usage};
 
@@ -58,17 +56,7 @@ impl Blobs for Embedded {
             }
         });
         match staged.await? {
-            Ok(staged) => {
-                let stage = FileStage {
-                    store: self.store(),
-                    length,
-                    written: 0,
-                    staged: Writing::Rests(Box::new(staged)),
-                    waiting: Vec::new(),
-                    waiting_bytes: 0,
-                };
-                Ok(Staging::Open(Box::new(stage)))
-            }
+            Ok(staged) => Ok(Staging::Open(Box::new(FileStage::new(self.store(), length, staged)))),
             Err(shortage) => Ok(Staging::Short(shortage)),
         }
     }
@@ -226,202 +214,12 @@ impl Embedded {
     }
 }
 
-/// What each scope has, in bytes: a blob counts once, however many put it there.
-pub(super) fn count_scopes(
-    uploads: &impl ReadableTable<(Name, &'static str, &'static str), u64>,
-) -> Result<HashMap<Scope, u64>, redb::Error> {
-    let mut counted = HashMap::new();
-    let mut last = (Digest::of(""), Scopes::default());
-    for row in uploads.iter()? {
-        let (key, size) = row?;
-        let (digest, scope, _) = key.value();
-        if last.0.as_bytes() != digest {
-            last = (Digest::from_bytes(*digest), Scopes::default());
-        }
-        if let Some(scope) = last.1.next(scope)? {
-            *counted.entry(scope).or_default() += size.value();
-        }
-    }
-    Ok(counted)
-}
-
-/// The scopes of one blob's rows, which come in order: each once.
-#[derive(Default)]
-struct Scopes {
-    last: Option<Scope>,
-}
-
-impl Scopes {
-    /// The row's scope, if it is another than the row's before.
-    fn next(&mut self, scope: &str) -> Result<Option<Scope>, redb::Error> {
-        if self.last.as_ref().is_some_and(|last| last.as_str() == scope) {
-            return Ok(None);
-        }
-        let scope: Scope = scope.parse().map_err(|_| corrupted("a blob of no scope"))?;
-        self.last = Some(scope.clone());
-        Ok(Some(scope))
-    }
-}
-
-/// How many bytes there were when the blob was put, if anybody did: equal digests, equal sizes.
-fn promised(
-    uploads: &impl ReadableTable<(Name, &'static str, &'static str), u64>,
-    digest: Digest,
-) -> Result<Option<u64>, redb::Error> {
-    let first = uploads.range(all_uploads(&digest))?.next().transpose()?;
-    Ok(first.map(|(_, row)| row.value()))
-}
-
-/// Takes each blob out of all scopes but those, and forgets who put it there.
-pub(super) fn hide(
-    transaction: &WriteTransaction,
-    blobs: &[(Digest, Vec<Scope>)],
-    ledger: &Ledger,
-) -> Result<(), redb::Error> {
-    let mut uploads = transaction.open_table(UPLOADS)?;
-    for (digest, kept) in blobs {
-        let is_hidden = |scope: &str| !kept.iter().any(|kept| kept.as_str() == scope);
-        let any_stays =
-            uploads.range(all_uploads(digest))?.any(|row| row.is_ok_and(|row| !is_hidden(row.0.value().1)));
-        if !any_stays && !kept.is_empty() {
-            // A result may stand on a text that was put in another scope: without a row nobody could read it.
-            continue;
-        }
-        if kept.is_empty() {
-            lost::forget(transaction, *digest)?;
-        }
-        let mut scopes = Scopes::default();
-        for row in uploads.extract_from_if(all_uploads(digest), |key, _| is_hidden(key.1))? {
-            let (key, size) = row?;
-            if let Some(scope) = scopes.next(key.value().1)? {
-                ledger.hidden(&scope, size.value());
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What a stage needs of the store: it may outlive the request that made it.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) files: Arc<Files>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) writer: Arc<Writer>,
-}
-
-#[derive(Debug)]
-struct FileStage {
-    store: Store,
-    length: u64,
-    written: u64,
-    staged: Writing,
-    waiting: Vec<Bytes>,
-    waiting_bytes: usize,
-}
-
-/// What becomes of the stage while more of it is on its way.
-#[derive(Debug)]
-enum Writing {
-    /// Nothing: it is here.
-    Rests(Box<Staged>),
-    /// A thread hashes and writes.
-    Runs(JoinHandle<Result<Box<Staged>, Fault>>),
-    /// It failed, or whoever waited for it went away.
-    Lost,
-}
-
-impl FileStage {
-    const OPERATION: &'static str = "write a blob";
-
-    /// Has what is waiting hashed and written, on a thread that may block, and goes on meanwhile.
-    async fn flush(&mut self) -> Result<(), Fault> {
-        let staged = self.rest().await?;
-        let waiting = self.take_waiting()?;
-        self.staged = Writing::Runs(tokio::task::spawn_blocking(move || append(staged, &waiting)));
-        Ok(())
-    }
-
-    fn take_waiting(&mut self) -> Result<Vec<Bytes>, Fault> {
-        self.written += std::mem::take(&mut self.waiting_bytes) as u64;
-        if self.written > self.length {
-            let source = "it is longer than was said".into();
-            return Err(Fault::Broken { operation: Self::OPERATION, source });
-        }
-        Ok(std::mem::take(&mut self.waiting))
-    }
-
-    /// The stage, once nobody writes to it.
-    async fn rest(&mut self) -> Result<Box<Staged>, Fault> {
-        match std::mem::replace(&mut self.staged, Writing::Lost) {
-            Writing::Rests(staged) => Ok(staged),
-            Writing::Runs(writing) => joined(Self::OPERATION, writing.await),
-            Writing::Lost => Err(Fault::Unavailable { operation: Self::OPERATION }),
-        }
-    }
-}
-
-fn append(mut staged: Box<Staged>, pieces: &[Bytes]) -> Result<Box<Staged>, Fault> {
-    for bytes in pieces {
-        staged.file.write_all(bytes).map_err(|error| Fault::io(FileStage::OPERATION, error))?;
-        staged.room.allocated(bytes.len() as u64);
-    }
-    Ok(staged)
-}
-
-#[async_trait]
-impl Stage for FileStage {
-    /// Gathers what the network brings in small pieces: a trip to another thread is worth a [`CHUNK`].
-    async fn write(&mut self, bytes: Bytes) -> Result<(), Fault> {
-        self.waiting_bytes += bytes.len();
-        self.waiting.push(bytes);
-        if self.waiting_bytes >= CHUNK { self.flush().await } else { Ok(()) }
-    }
-
-    async fn seal(mut self: Box<Self>) -> Result<Box<dyn Sealed>, Fault> {
-        const OPERATION: &str = "make a blob durable";
-        let staged = self.rest().await?;
-        let waiting = self.take_waiting()?;
-        let sealed = blocking(OPERATION, move || {
-            let Staged { file, room } = *append(staged, &waiting)?;
-            let whole = file.finish(Durability::Fsync).map_err(|error| Fault::io(OPERATION, error))?;
-            Ok((whole, room))
-        });
-        let (whole, room) = sealed.await?;
-        Ok(Box::new(SealedFile { store: self.store, whole, room }))
-    }
-}
-
-#[derive(Debug)]
-struct SealedFile {
-    store: Store,
-    // The order is that of dropping: the room is given back after the file is gone.
-    whole: Whole,
-    room: Reservation,
-}
-
-#[async_trait]
-impl Sealed for SealedFile {
-    fn digest(&self) -> Digest {
-        self.whole.digest()
-    }
-
-    fn size(&self) -> u64 {
-        self.whole.size()
-    }
-
-    async fn place(self: Box<Self>) -> Result<Box<dyn Placed>, Fault> {
-        const OPERATION: &str = "place a blob";
-        let Self { store: Store { files, ledger, writer }, whole, mut room } = *self;
-        let (digest, size) = (whole.digest(), whole.size());
-        let room = blocking(OPERATION, move || {
-            failpoint!("upload.staged");
-            files.place(whole, digest, &mut room).map_err(|error| Fault::io(OPERATION, error))?;
-            failpoint!("upload.renamed");
-            Ok(room)
-        })
-        .await?;
-        Ok(Box::new(PlacedFile { ledger, writer, digest, size, room, unsynced: None }))
-    }
 }
 
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use std::collections::HashSet;
 use pcmcache_shared::Digest;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::blobs::hide;
 use super::files::Files;
 use super::ledger::Ledger;
 use super::tables::{AFTER_SCOPES, Name, REFERENCES};
+use super::uploads::hide;
 
 /// (digest): results name it, and its bytes are gone.
 pub(super) const LOST: TableDefinition<Name, ()> = TableDefinition::new("lost");

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use pcmcache_shared::Scope;
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
-use super::blobs::count_scopes;
 use super::index::corrupted;
 use super::ledger::Ledger;
 use super::tables::{META, UPLOADS};
+use super::uploads::count_scopes;
 
 /// scope -> bytes of the blobs in it, each once.
 const SCOPE_BYTES: TableDefinition<&str, u64> = TableDefinition::new("scope_bytes");
