@@ -13,6 +13,7 @@ pub mod rebuild;
 mod restore;
 mod session;
 pub mod sync;
+mod task;
 mod trust;
 mod turn;
 pub mod warm;

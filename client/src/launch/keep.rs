@@ -12,7 +12,8 @@ use pcmcache_shared::{
 };
 
 use super::build::Built;
-use super::session::{Hit, Known, Session, Task};
+use super::session::{Hit, Session};
+use super::task::{Known, Task};
 use super::turn;
 use crate::bases::MARK;
 use crate::depfile::Rules;

@@ -8,7 +8,8 @@ use pcmcache_shared::api::KeyedResult;
 use pcmcache_shared::recipe::{Learnt, Unit};
 use pcmcache_shared::{ActionKey, Digest, IncludeSet, Output, Recipe, disk};
 
-use super::session::{Known, Session, Task};
+use super::session::Session;
+use super::task::{Known, Task};
 use super::{find, understand};
 use crate::explain::{self, Cause, Parts};
 use crate::inputs::{Now, Uncacheable};

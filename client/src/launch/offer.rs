@@ -4,7 +4,8 @@ use pcmcache_shared::recipe::Learnt;
 use pcmcache_shared::{ActionResult, IncludeSet, Role};
 
 use super::restore::destinations;
-use super::session::{Session, Task};
+use super::session::Session;
+use super::task::Task;
 use super::turn::damaged;
 use crate::remote::RemoteError;
 

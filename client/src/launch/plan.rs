@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pcmcache_shared::{Role, mutant};
 
 use super::restore::destinations;
-use super::session::Task;
+use super::task::Task;
 use crate::invocation::{Arg, Family, Invocation, Language};
 use crate::key;
 use crate::os;

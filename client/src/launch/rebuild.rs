@@ -7,7 +7,8 @@ use std::path::Path;
 
 use pcmcache_shared::{ActionKey, ActionResult, Recipe};
 
-use super::session::{Session, Task};
+use super::session::Session;
+use super::task::Task;
 use super::{Stop, keep, understand};
 use crate::invocation::Bypass;
 use crate::local::Store;

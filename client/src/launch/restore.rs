@@ -7,7 +7,8 @@ use pcmcache_shared::staged::{Durability, StagedFile, Whole};
 use pcmcache_shared::{Output, Role, failpoint};
 
 use super::Stop;
-use super::session::{Hit, Session, Task};
+use super::session::{Hit, Session};
+use super::task::Task;
 use crate::depfile::Rules;
 use crate::invocation::{Bypass, Invocation};
 use crate::local::{Lost, Store};

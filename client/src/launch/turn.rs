@@ -12,7 +12,8 @@ use pcmcache_shared::staged::Durability;
 use pcmcache_shared::{ActionKey, Digest, IncludeSet, Output, Recipe, ReleaseReason, Role, Scope, recipe};
 
 use super::Stop;
-use super::session::{Hit, Known, Session, Task};
+use super::session::{Hit, Session};
+use super::task::{Known, Task};
 use crate::interrupt::Interrupt;
 use crate::key;
 use crate::local::Store;
