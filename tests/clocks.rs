@@ -2,7 +2,7 @@
 //! cache's files: no lease ends early, none lives on, nothing is evicted for it, a token ends when the calendar says and
 //! counts again when that is mended, what was seen to be away is found again, and the builds are right.
 //!
-//!     cargo test --test clocks -- --nocapture
+//!     tests/run.sh --test clocks -- --nocapture
 //!
 //! The programs under test add what a file says to the wall clock each time they ask for it. The kernel's stamps on files do
 //! not jump along: to a launcher whose clock is ahead, what it wrote itself looks old, as if it lay on a slow file server.

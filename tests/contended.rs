@@ -1,8 +1,8 @@
 //! Sixty-four launches of one key at once, again and again, and a fifth of them killed at random moments, or their compilers:
 //! whoever lives ends well, and there is one compile in a round, and one more for each holder that was killed.
 //!
-//!     cargo test --test contended -- --nocapture                                # a few rounds
-//!     PCMCACHE_TEST_ROUNDS=200 cargo test --test contended -- --nocapture       # as many; `local` or `server` for one kind
+//!     tests/run.sh --test contended -- --nocapture                                # a few rounds
+//!     PCMCACHE_TEST_ROUNDS=200 tests/run.sh --test contended -- --nocapture       # as many; `local` or `server` for one kind
 //!
 //! `PCMCACHE_TEST_SEED` has the same kills again, as far as the machine's own timing lets it. Compiles are counted by the
 //! compiler, which notes that it begins, not by the launchers, most of which do not live to tell.

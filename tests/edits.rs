@@ -1,8 +1,8 @@
 //! Random small projects of modules, random edits, and after each edit a build through the launcher compared with a
 //! clean build by the compiler alone: exit status, what is printed, every file.
 //!
-//!     cargo test --test edits -- --nocapture
-//!     PCMCACHE_TEST_EDITS=2000 cargo test --test edits -- --ignored --nocapture
+//!     tests/run.sh --test edits -- --nocapture
+//!     PCMCACHE_TEST_EDITS=2000 tests/run.sh --test edits -- --ignored --nocapture
 //!
 //! A failure is shrunk and printed as a script; `PCMCACHE_TEST_SEED` has it all again.
 

@@ -8,7 +8,7 @@
 #
 # To see how one fails:
 #
-#     PCMCACHE_TEST_MUTANT=no-upload-hash cargo test --test store rules::uploads
+#     PCMCACHE_TEST_MUTANT=no-upload-hash tests/run.sh --test store rules::uploads
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -70,12 +70,12 @@ done
 source deploy/toolchain.sh
 toolchain_for_tests
 
-# No crate is named, so that it is what tests/run.sh built.
+# All of the workspace, so that it is what tests/run.sh built.
 programs=(--lib)
 for program in $(for name in "${names[@]}"; do table | awk -v name="$name" '$1 == name { print $2 }'; done | sort -u); do
     [[ $program == pcmcache* ]] || programs+=(--test "$program")
 done
-built=$(cargo test --locked --no-run --quiet --message-format=json "${programs[@]}")
+built=$(cargo test --locked --workspace --no-run --quiet --message-format=json "${programs[@]}")
 program() { # NAME
     sed -n '/"reason":"compiler-artifact"/{/"kind":\["\(lib\|test\)"\]/{/"name":"'"$1"'"/{/"test":true/{
         s/.*"manifest_path":"\([^"]*\)\/Cargo.toml".*"executable":"\([^"]*\)".*/\1 \2/p}}}}' <<<"$built"

@@ -3,9 +3,9 @@
 //! the launch passes in silence with the compiler's own bytes, within what its deadlines allow; nothing is wrong in its
 //! cache; and once the network is well again, everything that was made reaches the server and the next launch hits.
 //!
-//!     cargo test --test network -- --nocapture                           # two cases of each script
-//!     PCMCACHE_TEST_WAYS=all cargo test --test network -- --nocapture    # all of them, in every way
-//!     PCMCACHE_TEST_SCRIPT=reset cargo test --test network               # those that have this in their name
+//!     tests/run.sh --test network -- --nocapture                           # two cases of each script
+//!     PCMCACHE_TEST_WAYS=all tests/run.sh --test network -- --nocapture    # all of them, in every way
+//!     PCMCACHE_TEST_SCRIPT=reset tests/run.sh --test network               # those that have this in their name
 //!
 //! `PCMCACHE_TEST_SEED` has the same byte counts again.
 

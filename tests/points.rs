@@ -4,8 +4,8 @@
 //! `points/table.txt` is the table: which points there are, and what passes them. A step that is new, or gone, shows: the steps of a disk are
 //! points by being taken (`pcmcache_shared::disk`), and nothing else may change a file (`points/sources.rs`).
 //!
-//!     PCMCACHE_TEST_WRITE=1 cargo test --test points the_table       writes the table anew
-//!     PCMCACHE_TEST_POINT=local/ cargo test --test points            only points with this in their name
+//!     PCMCACHE_TEST_WRITE=1 tests/run.sh --test points the_table       writes the table anew
+//!     PCMCACHE_TEST_POINT=local/ tests/run.sh --test points            only points with this in their name
 
 #[path = "points/play.rs"]
 mod play;

@@ -28,8 +28,14 @@ export PCMCACHE_TEST_PYTHON PCMCACHE_TEST_NODE PCMCACHE_TEST_CHROMIUM PCMCACHE_T
 
 # What no test runs must build too.
 cargo build --workspace --locked
-# In this directory that means all of the workspace, unless the arguments name a crate with -p.
-cargo test --locked "$@"
+crates=(--workspace)
+for argument in "$@"; do
+    case $argument in
+        --) break ;;
+        -p* | --package* | --workspace) crates=() ;;
+    esac
+done
+cargo test --locked "${crates[@]}" "$@"
 if (($# == 0)); then
     tests/mutants.sh
     tests/fuzz.sh --seconds 10

@@ -1,9 +1,9 @@
 //! No wrong hit, ever: compile, change one thing, compile again, and compare exit status, what is printed and every
 //! output with the bare compiler, byte for byte. The cases are the texts in `soundness/`.
 //!
-//!     cargo test --test soundness -- --nocapture
-//!     PCMCACHE_TEST_CASE='new header' cargo test --test soundness -- --nocapture
-//!     cargo test --test soundness -- --ignored --nocapture        # ccache and sccache, too, where installed
+//!     tests/run.sh --test soundness -- --nocapture
+//!     PCMCACHE_TEST_CASE='new header' tests/run.sh --test soundness -- --nocapture
+//!     tests/run.sh --test soundness -- --ignored --nocapture        # ccache and sccache, too, where installed
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Uploads off the critical path (`PCMCACHE_UPLOAD=background`): a launch ends before the server has what it made, one process
 //! uploads for all, under the leases that the launches had, and a job that ends waits for it with `sync --wait`.
 //!
-//!     cargo test --test upload -- --ignored --nocapture        # what that saves over a slow link
+//!     tests/run.sh --test upload -- --ignored --nocapture        # what that saves over a slow link
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -2,8 +2,9 @@
 //! is a point.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use pcmcache_tests::deployed;
+use pcmcache_tests::{Process, deployed};
 
 /// Where something else than `disk` may change files: tests, and what is not a program of ours.
 const CHANGES: [&str; 15] = [
@@ -59,4 +60,21 @@ fn nothing_but_disk_changes_a_file() {
     }
     assert!(sources > 100, "the sources were not found: {sources}");
     assert_eq!(found, Vec::<String>::new(), "by pcmcache_shared::disk these steps would be failpoints");
+}
+
+/// Nor may a person's own build: where nobody names a crate, and where the programs are named as the README has it.
+#[test]
+fn what_users_build_has_no_points() {
+    let tree = |crates: &[&str]| {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(deployed::file(""));
+        command.args(["tree", "--locked", "--offline", "--edges", "normal,features"]).args(crates);
+        Process::start(command).finish().ok().stdout
+    };
+    let points = "feature \"failpoints\"";
+    assert!(tree(&["--workspace"]).contains(points), "the tests have them");
+    for crates in [[].as_slice(), &["-p", "pcmcache", "-p", "pcmcache-server"]] {
+        let tree = tree(crates);
+        assert!(tree.contains("pcmcache-server v") && !tree.contains(points), "{crates:?}: {tree}");
+    }
 }
