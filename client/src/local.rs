@@ -160,7 +160,7 @@ impl Store {
         let root = root(dir);
         // The common case first: one look at each level, no attempt to make anything.
         for path in [dir, &root] {
-            match fs_err::symlink_metadata(path) {
+            match disk::symlink_metadata(path) {
                 Ok(metadata) if metadata.is_dir() && metadata.uid() == os::user() => {}
                 Ok(_) => return Err(NoStore::NotOurs { path: path.to_owned() }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => make_directory(path)?,
@@ -276,10 +276,11 @@ impl Store {
         let damaged = self.directory(Kind::Damaged);
         let name = path.file_name().unwrap_or_default();
         let _ = disk::create_dir_all(&damaged);
-        let free = (0..MAX_DAMAGED)
-            .map(|n| damaged.join(os::join_name(&[name, format!(".{n}").as_ref()])))
-            .find(|target| !target.exists());
-        let crowded = fs_err::read_dir(&damaged).map_or(0, Iterator::count) >= MAX_DAMAGED;
+        let free =
+            (0..MAX_DAMAGED).map(|n| damaged.join(os::join_name(&[name, format!(".{n}").as_ref()]))).find(
+                |target| disk::symlink_metadata(target).is_err_and(|e| e.kind() == io::ErrorKind::NotFound),
+            );
+        let crowded = disk::read_dir(&damaged).map_or(0, Iterator::count) >= MAX_DAMAGED;
         let moved = free.filter(|_| !crowded).is_some_and(|target| disk::rename(path, target).is_ok());
         if !moved {
             let _ = disk::remove_file(path);

@@ -17,6 +17,7 @@ pub mod record;
 #[cfg(feature = "failpoints")]
 pub mod watch;
 
+use std::fs::Metadata;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -81,6 +82,27 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     let path = path.as_ref();
     take(|| Op::Read { path }, || fs_err::read_to_string(path))
+}
+
+/// What has the name; what it leads to, if it is a link.
+#[cfg_attr(feature = "failpoints", track_caller)]
+pub fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    let path = path.as_ref();
+    take(|| Op::Look { path }, || fs_err::metadata(path))
+}
+
+/// What has the name, be it a link.
+#[cfg_attr(feature = "failpoints", track_caller)]
+pub fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    let path = path.as_ref();
+    take(|| Op::Look { path }, || fs_err::symlink_metadata(path))
+}
+
+/// What is in the directory.
+#[cfg_attr(feature = "failpoints", track_caller)]
+pub fn read_dir(path: impl AsRef<Path>) -> io::Result<fs_err::ReadDir> {
+    let path = path.as_ref();
+    take(|| Op::Look { path }, || fs_err::read_dir(path))
 }
 
 /// Gives the file another name, in place of what has it.

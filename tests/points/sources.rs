@@ -26,8 +26,16 @@ const CHANGES: [&str; 15] = [
 ];
 
 /// And where it may read them.
-const READS: [&str; 4] =
-    ["fs_err::read(", "fs_err::read_to_string(", "fs_err::File::open(", "fs_err::OpenOptions::new().read("];
+const READS: [&str; 8] = [
+    "fs_err::read(",
+    "fs_err::read_to_string(",
+    "fs_err::File::open(",
+    "fs_err::OpenOptions::new().read(",
+    "fs_err::metadata(",
+    "fs_err::symlink_metadata(",
+    "fs_err::read_dir(",
+    ".exists()",
+];
 const STORES: [&str; 3] = ["client/src/local", "server/src/embedded", "server/src/redb_file.rs"];
 
 #[test]

@@ -24,7 +24,7 @@ pub enum Lost {
 impl Store {
     /// Whether there is a blob of this name and size; its bytes are verified when it is used.
     pub fn has_blob(&self, digest: Digest, size: u64) -> bool {
-        fs_err::symlink_metadata(self.blob_path(digest)).is_ok_and(|m| m.is_file() && m.len() == size)
+        disk::symlink_metadata(self.blob_path(digest)).is_ok_and(|m| m.is_file() && m.len() == size)
     }
 
     /// Where a blob of this name is, or would be.
@@ -66,7 +66,7 @@ impl Store {
         let whole = staged.finish(Durability::None)?;
         let (digest, size) = (whole.digest(), whole.size());
         let target = self.blob_path(digest);
-        if let Some(shard) = target.parent().filter(|shard| !shard.is_dir()) {
+        if let Some(shard) = target.parent().filter(|shard| disk::metadata(shard).is_err()) {
             disk::create_dir_all(shard)?;
         }
         self.keep_blob(whole)?;

@@ -161,7 +161,7 @@ impl Store {
 
     /// What is stored by the estimate, in pages.
     pub(super) fn pages(&self) -> u64 {
-        fs_err::metadata(self.root().join("fill")).map_or(0, |metadata| metadata.len())
+        disk::metadata(self.root().join("fill")).map_or(0, |metadata| metadata.len())
     }
 
     /// Corrects the estimate after a measurement that began when it was `before`.
@@ -183,7 +183,7 @@ impl Store {
 
     /// Whether the last trim is long ago. The first launch of all makes the lock that tells.
     fn is_untidy(&self) -> bool {
-        match fs_err::metadata(self.root().join("trim.lock")) {
+        match disk::metadata(self.root().join("trim.lock")) {
             Ok(metadata) => Moment::modified(&metadata).is_apart(Moment::now(), TIDY_EVERY),
             Err(_) => {
                 let _ = self.lock_for_trim();

@@ -29,7 +29,7 @@ pub struct Found {
 
 impl Found {
     fn at(path: PathBuf) -> Option<Self> {
-        let metadata = fs_err::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+        let metadata = disk::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
         let name = path.file_name()?.to_str()?.to_owned();
         let pages = metadata.len().div_ceil(PAGE);
         Some(Self { name, path, pages, used: Moment::modified(&metadata) })
@@ -37,7 +37,7 @@ impl Found {
 
     /// Whether nobody used or replaced it since it was found.
     pub fn is_as_found(&self) -> bool {
-        fs_err::symlink_metadata(&self.path).is_ok_and(|metadata| Moment::modified(&metadata) == self.used)
+        disk::symlink_metadata(&self.path).is_ok_and(|metadata| Moment::modified(&metadata) == self.used)
     }
 
     /// Whether it is a stage: not whole yet, or left by a launcher that died.
@@ -58,7 +58,7 @@ impl Store {
     /// Every file of this kind, stages as well.
     pub fn inventory(&self, kind: Kind) -> Vec<Found> {
         let mut found = Vec::new();
-        let list = |path: PathBuf| fs_err::read_dir(path).into_iter().flatten().flatten();
+        let list = |path: PathBuf| disk::read_dir(path).into_iter().flatten().flatten();
         for entry in list(self.directory(kind)) {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 found.extend(list(entry.path()).filter_map(|entry| Found::at(entry.path())));
@@ -71,7 +71,7 @@ impl Store {
 
     /// The files that lie in no directory of a kind.
     pub(super) fn loose_files(&self) -> Vec<Found> {
-        let entries = fs_err::read_dir(self.root()).into_iter().flatten().flatten();
+        let entries = disk::read_dir(self.root()).into_iter().flatten().flatten();
         entries.filter_map(|entry| Found::at(entry.path())).collect()
     }
 

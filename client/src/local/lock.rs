@@ -94,7 +94,7 @@ fn open(path: &Path) -> io::Result<disk::File> {
 /// Whether the open file is the one that has this name.
 fn is_named(file: &std::fs::File, path: &Path) -> bool {
     let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    file.metadata().is_ok_and(|held| fs_err::symlink_metadata(path).is_ok_and(|named| same(held, named)))
+    file.metadata().is_ok_and(|held| disk::symlink_metadata(path).is_ok_and(|named| same(held, named)))
 }
 
 fn failed_lately(file: &mut disk::File) -> bool {

@@ -55,7 +55,7 @@ impl Memo {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(self.store.as_ref().map(known).unwrap_or_default()),
         };
-        let metadata = fs_err::metadata(path)?;
+        let metadata = disk::metadata(path)?;
         let id = FileId::of(&metadata);
         if let Some((known, digest)) = directory.files.get(name.as_bytes())
             && *known == id

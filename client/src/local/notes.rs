@@ -37,7 +37,7 @@ impl Store {
         let opened = file.metadata()?;
         if opened.len() >= MAX_NOTES {
             // Who comes second finds that it is another file by now.
-            if fs_err::metadata(&path).is_ok_and(|named| named.ino() == opened.ino()) {
+            if disk::metadata(&path).is_ok_and(|named| named.ino() == opened.ino()) {
                 disk::rename(&path, self.notes_path(profile, "~"))?;
             }
             file = open()?;

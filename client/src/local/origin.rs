@@ -17,7 +17,7 @@ use std::io;
 use std::time::Duration;
 
 use pcmcache_shared::api::revocations::Revocations;
-use pcmcache_shared::{ActionResult, Digest, Scope, Writer};
+use pcmcache_shared::{ActionResult, Digest, Scope, Writer, disk};
 use serde::{Deserialize, Serialize};
 
 use super::sealed::{self, Sealed};
@@ -178,7 +178,7 @@ impl Store {
     /// finds that out is the one to ask.
     pub fn is_to_be_asked(&self, server: ServerId, after: Duration) -> bool {
         let path = self.entry(Kind::Servers, &server.0.to_string());
-        let long_ago = fs_err::metadata(&path)
+        let long_ago = disk::metadata(&path)
             .is_ok_and(|metadata| Moment::modified(&metadata).is_apart(Moment::now(), after));
         if long_ago {
             os::renew(&path);

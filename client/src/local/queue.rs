@@ -86,7 +86,7 @@ impl Store {
     /// Queues a result. It is there after a power cut once this returns.
     pub fn enqueue(&self, queued: &Queued) -> io::Result<()> {
         let directory = self.directory(Kind::Queue);
-        if !directory.is_dir() {
+        if disk::metadata(&directory).is_err() {
             disk::create_dir_all(&directory)?;
             disk::sync_directory(self.root())?;
         }
@@ -97,7 +97,7 @@ impl Store {
     }
 
     fn keep_queue_below(&self, bound: usize) -> io::Result<()> {
-        if fs_err::read_dir(self.directory(Kind::Queue))?.count() < bound {
+        if disk::read_dir(self.directory(Kind::Queue))?.count() < bound {
             return Ok(());
         }
         let queue = self.queue();
@@ -117,7 +117,7 @@ impl Store {
 
     /// Whether something may be queued.
     pub fn has_queue(&self) -> bool {
-        fs_err::read_dir(self.directory(Kind::Queue)).is_ok_and(|mut entries| entries.next().is_some())
+        disk::read_dir(self.directory(Kind::Queue)).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// The entry, as it was written. One that is damaged is set aside.
@@ -167,7 +167,7 @@ impl Store {
             // A time that lies ahead is of a clock that was set back.
             age < 0 || age >= IN_PASSING.as_secs() as i64
         };
-        if !fs_err::metadata(&path).map_or(true, is_due) {
+        if !disk::metadata(&path).map_or(true, is_due) {
             return None;
         }
         let lock = self.lock_for_sync().ok().flatten()?;

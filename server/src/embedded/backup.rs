@@ -85,7 +85,7 @@ impl Backup {
             disk::remove_file(&mark)?;
         }
         if !mark.try_exists()? {
-            if fs_err::read_dir(directory)?.next().is_some() {
+            if disk::read_dir(directory)?.next().is_some() {
                 let text = format!("{} has files in it, and no backup", directory.display());
                 return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, text));
             }
@@ -226,8 +226,8 @@ enum Take {
 
 /// Links a blob, or copies and verifies it where that cannot be.
 fn take(from: &Path, to: &Path, digest: Digest, stage: &Path, taking: Taking) -> io::Result<Take> {
-    let Some(metadata) = none_if_missing(fs_err::symlink_metadata(from))? else { return Ok(Take::Gone) };
-    if let Some(there) = none_if_missing(fs_err::symlink_metadata(to))? {
+    let Some(metadata) = none_if_missing(disk::symlink_metadata(from))? else { return Ok(Take::Gone) };
+    if let Some(there) = none_if_missing(disk::symlink_metadata(to))? {
         let is_same_file = (there.dev(), there.ino()) == (metadata.dev(), metadata.ino());
         let is_whole = there.len() == metadata.len()
             && (!taking.doubts || hash_reader(disk::File::open(to)?)?.0 == digest);
@@ -263,8 +263,8 @@ fn place_in(directory: &Path, digest: Digest) -> PathBuf {
 
 /// Removes what the rows do not name.
 fn prune(directory: &Path, keep: &HashSet<Digest>) -> io::Result<()> {
-    for shard in fs_err::read_dir(directory.join("blobs"))? {
-        for entry in fs_err::read_dir(shard?.path())? {
+    for shard in disk::read_dir(directory.join("blobs"))? {
+        for entry in disk::read_dir(shard?.path())? {
             let entry = entry?;
             let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
             if digest.is_none_or(|digest| !keep.contains(&digest)) {
@@ -299,7 +299,7 @@ pub fn restore(from: &Path, directory: &Path, clock: &dyn Clock) -> Result<Resto
     let mark = directory.join(RESTORING);
     let doubts = mark.try_exists()?;
     if !doubts {
-        if fs_err::read_dir(directory)?.next().is_some() {
+        if disk::read_dir(directory)?.next().is_some() {
             let text = format!("{} has files in it: a restore makes a new store", directory.display());
             return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, text).into());
         }
@@ -321,8 +321,8 @@ fn restore_blobs(from: &Path, directory: &Path, taking: Taking) -> io::Result<(u
     let files = Files::open(directory, Arc::new(ledger))?;
     let stage = directory.join("stages/0");
     let (mut blobs, mut damaged) = (0, Vec::new());
-    for shard in fs_err::read_dir(from.join("blobs"))? {
-        for entry in fs_err::read_dir(shard?.path())? {
+    for shard in disk::read_dir(from.join("blobs"))? {
+        for entry in disk::read_dir(shard?.path())? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(digest) = name.to_str().and_then(|name| name.parse().ok()) else { continue };

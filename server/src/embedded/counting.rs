@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::files::Files;
 use super::ledger::PLACES;
 
-/// After a place that cannot be read, before the next try.
-const REST: Duration = Duration::from_secs(1);
+/// After a place that cannot be read, before the next try; twice as long each time.
+const FIRST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Counting {
@@ -42,6 +43,7 @@ impl Drop for Counting {
 }
 
 fn count_all(files: &Files, stop: &AtomicBool) {
+    let mut rest = FIRST_REST;
     for place in 0..PLACES {
         // A place that is not counted keeps uploads out: better than a bound that does not hold.
         while let Err(error) = files.count(place) {
@@ -49,7 +51,8 @@ fn count_all(files: &Files, stop: &AtomicBool) {
                 return;
             }
             tracing::error!(%error, "cannot count what the store holds; no uploads until it can");
-            std::thread::park_timeout(REST);
+            std::thread::park_timeout(rest);
+            rest = (rest * 2).min(LONGEST_REST);
         }
         if stop.load(Ordering::Acquire) {
             return;

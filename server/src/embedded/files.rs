@@ -84,7 +84,7 @@ impl Files {
     pub(super) fn place(&self, whole: Whole, digest: Digest, room: &mut Reservation) -> io::Result<()> {
         let (path, place, size) = (self.place_of(digest), shard_of(digest), whole.size());
         let _placing = self.lock(place);
-        let replaced = none_if_missing(fs_err::symlink_metadata(&path))?;
+        let replaced = none_if_missing(disk::symlink_metadata(&path))?;
         if let Err(error) = whole.commit(&path) {
             // It may be there all the same, and only the directory could not be synced.
             self.count_locked(place)?;
@@ -110,7 +110,7 @@ impl Files {
         let directory = path.parent().unwrap_or(&self.blobs).to_owned();
         let unsynced = Unsynced { file, directory };
         let _placing = self.lock(place);
-        let replaced = none_if_missing(fs_err::symlink_metadata(&path))?;
+        let replaced = none_if_missing(disk::symlink_metadata(&path))?;
         if replaced.is_some() {
             unsynced.file.sync_all()?;
         }
@@ -136,14 +136,14 @@ impl Files {
 
     /// The size and version of what is in the blob's place.
     pub(super) fn look(&self, digest: Digest) -> io::Result<Option<(u64, Version)>> {
-        let metadata = none_if_missing(fs_err::symlink_metadata(self.place_of(digest)))?;
+        let metadata = none_if_missing(disk::symlink_metadata(self.place_of(digest)))?;
         Ok(metadata.map(|metadata| (metadata.len(), version(&metadata))))
     }
 
     /// The blobs of which copies were moved aside.
     pub(super) fn damaged(&self) -> io::Result<Vec<Digest>> {
         let mut digests = Vec::new();
-        for entry in fs_err::read_dir(&self.damaged)? {
+        for entry in disk::read_dir(&self.damaged)? {
             let name = entry?.file_name();
             let digest = name.to_str().and_then(|name| name.split_once('.')).map(|(digest, _)| digest);
             digests.extend(digest.and_then(|digest| digest.parse::<Digest>().ok()));
@@ -171,13 +171,16 @@ impl Files {
     pub(super) fn condemn(&self, digest: Digest, condemned: Version) -> io::Result<bool> {
         let (path, place) = (self.place_of(digest), shard_of(digest));
         let _taking = self.lock(place);
-        let Some(metadata) = none_if_missing(fs_err::symlink_metadata(&path))? else { return Ok(false) };
+        let Some(metadata) = none_if_missing(disk::symlink_metadata(&path))? else { return Ok(false) };
         if version(&metadata) != condemned {
             return Ok(false);
         }
         let _moving = self.lock(DAMAGED);
         let aside = |n: u32| self.damaged.join(format!("{digest}.{n}"));
-        match (0..KEPT_DAMAGED).map(aside).find(|path| !path.exists()) {
+        match (0..KEPT_DAMAGED)
+            .map(aside)
+            .find(|path| matches!(none_if_missing(disk::symlink_metadata(path)), Ok(None)))
+        {
             Some(aside) => {
                 disk::rename(&path, aside)?;
                 self.ledger.added(DAMAGED, metadata.len());
@@ -201,26 +204,26 @@ impl Files {
     /// All that lies where blobs do.
     pub(super) fn walk(&self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
-        for entry in fs_err::read_dir(&self.blobs)? {
+        for entry in disk::read_dir(&self.blobs)? {
             let entry = entry?;
             let name = entry.file_name();
             let shard = name.to_str().filter(|name| name.len() == 2 && u8::from_str_radix(name, 16).is_ok());
             match shard {
                 Some(shard) if entry.file_type()?.is_dir() => {
-                    for entry in fs_err::read_dir(entry.path())? {
+                    for entry in disk::read_dir(entry.path())? {
                         found.extend(found_in_shard(&entry?, shard)?);
                     }
                 }
                 Some(_) | None => found.push(Found::Strange(entry.path())),
             }
         }
-        for entry in fs_err::read_dir(&self.damaged)? {
+        for entry in disk::read_dir(&self.damaged)? {
             let entry = entry?;
             let name = entry.file_name();
             let digest = name.to_str().and_then(|name| name.split_once('.')?.0.parse().ok());
             found.push(digest.map_or_else(|| Found::Strange(entry.path()), Found::Damaged));
         }
-        for entry in fs_err::read_dir(&self.stages)? {
+        for entry in disk::read_dir(&self.stages)? {
             let entry = entry?;
             if entry.file_name().to_str().is_none_or(|name| name.parse::<u64>().is_err()) {
                 found.push(Found::Strange(entry.path()));
@@ -244,7 +247,7 @@ impl Files {
     pub(super) fn discard_damaged(&self) -> io::Result<Content> {
         let _taking = self.lock(DAMAGED);
         let mut removed = Content::default();
-        for entry in fs_err::read_dir(&self.damaged)? {
+        for entry in disk::read_dir(&self.damaged)? {
             removed.add(self.unlink(&entry?.path(), DAMAGED)?);
         }
         Ok(removed)
@@ -252,7 +255,7 @@ impl Files {
 
     /// Unlinks a file, if it is there. The place's lock is held.
     fn unlink(&self, path: &Path, place: usize) -> io::Result<Content> {
-        let Some(metadata) = none_if_missing(fs_err::symlink_metadata(path))? else {
+        let Some(metadata) = none_if_missing(disk::symlink_metadata(path))? else {
             return Ok(Content::default());
         };
         disk::remove_file(path)?;
@@ -274,7 +277,7 @@ impl Files {
             shard => self.blobs.join(format!("{shard:02x}")),
         };
         let (mut names, mut content) = (Vec::new(), Content::default());
-        for entry in fs_err::read_dir(directory)? {
+        for entry in disk::read_dir(directory)? {
             let entry = entry?;
             // What was removed by hand meanwhile is not there.
             if let Some(metadata) = none_if_missing(entry.metadata())? {
@@ -356,7 +359,7 @@ pub(super) fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>>
 
 fn sweep_stages(stages: &Path) -> io::Result<()> {
     let mut swept = 0;
-    for entry in fs_err::read_dir(stages)? {
+    for entry in disk::read_dir(stages)? {
         disk::remove_file(entry?.path())?;
         swept += 1;
     }

@@ -53,7 +53,7 @@ impl Journal {
         let directory = directory_of(store);
         disk::create_private_dir_all(&directory)?;
         let parts = Parts::of(&directory)?;
-        let size = |path: &PathBuf| fs_err::metadata(path).map(|metadata| metadata.len());
+        let size = |path: &PathBuf| disk::metadata(path).map(|metadata| metadata.len());
         let since_base = parts.logs.iter().map(|(_, path)| size(path)).sum::<io::Result<u64>>()?;
         let base = parts.base.as_ref().map(|(_, path)| size(path)).transpose()?.unwrap_or_default();
         let state = State { pending: Vec::new(), segment: None, next: parts.next(), since_base, base };
@@ -245,7 +245,7 @@ impl Parts {
 /// The files that are numbered, with what they are. What was not finished has no number.
 fn numbered(directory: &Path) -> io::Result<Vec<(u64, &'static str, PathBuf)>> {
     let mut numbered = Vec::new();
-    for entry in fs_err::read_dir(directory)? {
+    for entry in disk::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
         let parsed = name.to_str().and_then(|name| {

@@ -1,5 +1,6 @@
 //! Files whose opening, reading and writing are steps.
 
+use std::fs::Metadata;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
@@ -129,8 +130,9 @@ impl File {
     }
 
     /// What it is.
-    pub fn metadata(&self) -> io::Result<std::fs::Metadata> {
-        self.file.metadata()
+    #[cfg_attr(feature = "failpoints", track_caller)]
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        take(|| Op::Look { path: self.file.path() }, || self.file.metadata())
     }
 
     /// The same open file once more.

@@ -18,6 +18,11 @@ pub enum Op<'a> {
         /// By what name it was opened.
         path: &'a Path,
     },
+    /// Asks what a file is, or lists a directory.
+    Look {
+        /// Which.
+        path: &'a Path,
+    },
     /// Writes these bytes.
     Write {
         /// To which file.

@@ -76,7 +76,7 @@ impl Recorder {
     }
 
     pub(super) fn record(&self, point: &str, op: &Op<'_>, bytes: &[u8], act: Act<'_>) -> io::Result<usize> {
-        if let Op::Read { .. } = op {
+        if let Op::Read { .. } | Op::Look { .. } = op {
             return act(bytes);
         }
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +153,7 @@ impl Before {
         Ok(Some(match op {
             Op::Open { path, .. } if !self.existed => Change::Made(absolute(path)?, path.metadata()?.ino()),
             Op::Open { path, truncate: true } => Change::Cut(path.metadata()?.ino(), 0),
-            Op::Open { .. } | Op::Read { .. } | Op::Allocate { .. } => return Ok(None),
+            Op::Open { .. } | Op::Read { .. } | Op::Look { .. } | Op::Allocate { .. } => return Ok(None),
             Op::Write { file, .. } => Change::Written(inode(file)?, self.at, written.to_vec()),
             Op::SetLength { file, length, .. } => Change::Cut(inode(file)?, *length),
             Op::Sync { file, .. } => Change::Synced(inode(file)?),

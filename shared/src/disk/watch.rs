@@ -77,6 +77,7 @@ impl Op<'_> {
         match self {
             Self::Open { .. } => "open",
             Self::Read { .. } => "read",
+            Self::Look { .. } => "look",
             Self::Write { .. } => "write",
             Self::Allocate { .. } => "allocate",
             Self::SetLength { .. } => "cut",
@@ -101,6 +102,7 @@ impl Op<'_> {
         match self {
             Self::Open { path, .. }
             | Self::Read { path }
+            | Self::Look { path }
             | Self::Write { path, .. }
             | Self::Allocate { path }
             | Self::SetLength { path, .. }
