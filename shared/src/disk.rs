@@ -1,5 +1,5 @@
-//! All that changes a file system goes through here: the one door for writes, renames, removals and syncs; and for the reading
-//! of what was written there.
+//! All that changes a file system goes through here: the one door for writes, renames, removals and syncs; and for reading, and looking at,
+//! what was written there.
 //!
 //! The functions are those of `fs_err`, by the same names, and in what users get they are nothing else. With the feature
 //! `failpoints` each is a *step*: it has the name of the room that takes it and of what it does

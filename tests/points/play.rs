@@ -72,7 +72,7 @@ pub(crate) struct Play<'a> {
     scene: Scene,
     number: usize,
     dir: Scratch,
-    /// What nobody else compiles.
+    /// What nobody else compiles, but for those who fetch it, and those without a server.
     unit: Unit,
     /// What the launcher places.
     right: Outputs,
@@ -97,7 +97,8 @@ impl Stage {
     pub(crate) fn play<'a>(&'a self, scene: Scene, plan: &str, points: Option<&'a Path>) -> Play<'a> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let dir = Scratch::of(&self.scratch.dir(&format!("run{number}")));
-        let (unit, right) = if scene == Scene::Fetch {
+        // Who asks no server may compile what the others do.
+        let (unit, right) = if scene == Scene::Fetch || scene.is_local() {
             self.published.clone()
         } else {
             let unit = Unit::write(&dir, "unit", number as u32, Weight::Light);
@@ -138,7 +139,7 @@ impl Play<'_> {
     }
 
     fn launch(&self, scene: Scene) {
-        let is_local = matches!(scene, Scene::Miss | Scene::Hit | Scene::Trim | Scene::Clear);
+        let is_local = scene.is_local();
         let server = self.stage.server.url();
         let machine = |role: &str| {
             let machine = self.machine(role);

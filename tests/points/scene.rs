@@ -66,6 +66,11 @@ impl Scene {
         Self::Rebuild,
     ];
 
+    /// Whether it is played without a server.
+    pub(crate) fn is_local(self) -> bool {
+        matches!(self, Self::Miss | Self::Hit | Self::Trim | Self::Clear)
+    }
+
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scene| scene.to_string() == name)
     }
