@@ -51,19 +51,22 @@ impl Store {
             if failed_lately(&mut file) {
                 return Turn::Alone;
             }
-            match os::try_lock(file.file()) {
-                Ok(true) if is_named(file.file(), &path) => {
-                    return Turn::Ours(Lock { file, waited: !waited.is_zero() });
+            let Ok(is_free) = os::try_lock(file.file()) else { return Turn::Alone };
+            if is_free {
+                match is_named(file.file(), &path) {
+                    Ok(true) => return Turn::Ours(Lock { file, waited: !waited.is_zero() }),
+                    // A trim removed it: there may be a new one. A loop of these ends as a wait does.
+                    Ok(false) if waited <= wait => match open(&path) {
+                        Ok(opened) => file = opened,
+                        Err(_) => return Turn::Alone,
+                    },
+                    // Or nobody can tell whether it is the lock that others hold.
+                    Ok(false) | Err(_) => return Turn::Alone,
                 }
-                // A trim removed it: there may be a new one. A loop of these ends as a wait does.
-                Ok(true) if waited <= wait => match open(&path) {
-                    Ok(opened) => file = opened,
-                    Err(_) => return Turn::Alone,
-                },
-                Ok(true) => return Turn::Alone,
-                Ok(false) if waited < wait && !interrupted() => {}
-                Ok(false) if interrupted() => return Turn::Interrupted,
-                Ok(false) | Err(_) => return Turn::Alone,
+            } else if interrupted() {
+                return Turn::Interrupted;
+            } else if waited >= wait {
+                return Turn::Alone;
             }
             std::thread::sleep(pause);
             waited += pause;
@@ -76,7 +79,9 @@ impl Store {
     /// Removes a lock that nobody holds. `false`: it is still there.
     pub(super) fn remove_lock(&self, lock: &Found) -> bool {
         let Ok(file) = disk::File::open(&lock.path) else { return false };
-        os::try_lock(file.file()).unwrap_or(false) && is_named(file.file(), &lock.path) && lock.remove()
+        let is_ours =
+            os::try_lock(file.file()).unwrap_or(false) && is_named(file.file(), &lock.path).unwrap_or(false);
+        is_ours && lock.remove()
     }
 }
 
@@ -92,9 +97,13 @@ fn open(path: &Path) -> io::Result<disk::File> {
 }
 
 /// Whether the open file is the one that has this name.
-fn is_named(file: &std::fs::File, path: &Path) -> bool {
-    let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    file.metadata().is_ok_and(|held| disk::symlink_metadata(path).is_ok_and(|named| same(held, named)))
+fn is_named(file: &std::fs::File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match disk::symlink_metadata(path) {
+        Ok(named) => Ok((held.dev(), held.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn failed_lately(file: &mut disk::File) -> bool {
@@ -156,7 +165,7 @@ mod tests {
             fs_err::remove_file(&path).unwrap();
             drop(first);
             let Turn::Ours(second) = waiting.join().unwrap() else { panic!("it waited long enough") };
-            assert!(is_named(second.file.file(), &path));
+            assert!(is_named(second.file.file(), &path).unwrap());
             assert!(matches!(lock(0), Turn::Alone), "one at a time");
         });
         let [found] = &store.inventory(Kind::Locks)[..] else { panic!("one lock") };
