@@ -1,6 +1,8 @@
 //! What changed since is never hit: compile, compile again (a hit), change one thing, compile, and compare with what the
 //! compiler itself makes of the same.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use pcmcache_tests::{Machine, Scratch, turn, until};
@@ -112,6 +114,26 @@ fn another_bmi_is_never_taken_for_the_one_before() {
             precompile(&machine, &root.join("src/m2.cppm"), &root.join(bmi));
         });
     }
+}
+
+/// Who may go through a directory and not list it finds in it what the compiler finds.
+#[test]
+fn a_header_in_a_directory_that_nobody_may_list_is_seen() {
+    let _turn = turn::beside_others();
+    let scratch = Scratch::new("stale-unlisted");
+    let root = scratch.dir("project");
+    write_sources(&root);
+    let mode = |name: &str, mode| {
+        fs_err::set_permissions(root.join(name), Permissions::from_mode(mode)).expect("its mode");
+    };
+    let machine = Machine::new(&scratch, "machine").used_by_no_root();
+    mode("second", 0o777);
+    precompile(&machine, &root.join("src/m.cppm"), &root.join("second/m.pcm"));
+    mode("early", 0o311);
+    check("a new header in a directory that cannot be listed", &scratch, &machine, &root, || {
+        put(&root.join("early/scale.h"), "#define SCALE 4\n");
+    });
+    mode("early", 0o755);
 }
 
 #[test]

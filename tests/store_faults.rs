@@ -4,16 +4,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
 use pcmcache_tests::faithful::Faithful;
+use pcmcache_tests::machine::NOBODY;
 use pcmcache_tests::{Machine, Modules, Process, Scratch, Server, tool, turn};
 use rustix::process::getuid;
-
-/// Somebody without rights (Debian's `nobody`).
-const NOBODY: u32 = 65534;
-
-/// A user for whom permissions count: root is none.
-fn plain(machine: Machine) -> Machine {
-    if getuid().is_root() { machine.used_by(NOBODY) } else { machine }
-}
 
 /// What a test does to the place of the cache directory before the machine builds.
 type Fault = fn(&Machine);
@@ -59,7 +52,7 @@ fn whatever_stands_in_place_of_the_cache_directory_the_build_passes() {
         let machine = |kind: &str| {
             let machine = Machine::new(&scratch, &format!("{name}-{kind}"));
             fault(&machine);
-            plain(machine)
+            machine.used_by_no_root()
         };
         faithful.check(&machine("commands"));
         for machine in [machine("local"), machine("remote").remote(&server.url())] {
@@ -90,7 +83,7 @@ fn a_cache_directory_of_somebody_else_is_neither_read_nor_written() {
         faithful.check(&machine);
         assert_eq!(fs_err::read_dir(machine.cache()).expect("the directory").count(), 0, "it was written to");
     }
-    let roots = plain(Machine::new(&scratch, "roots").with("PCMCACHE_DIR", "/usr"));
+    let roots = Machine::new(&scratch, "roots").with("PCMCACHE_DIR", "/usr").used_by_no_root();
     faithful.check(&roots);
     assert!(!roots.cache().join("v1").exists());
 }

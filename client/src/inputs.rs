@@ -93,14 +93,14 @@ impl Inputs {
 
     /// Where the module's BMI is found along the prebuilt paths now.
     pub fn find_bmi(&self, invocation: &Invocation, module: &str) -> Option<PathBuf> {
-        places_for_bmi(invocation, module).find(|path| self.cwd.join(path).exists())
+        places_for_bmi(invocation, module).find(|path| !search::is_missing(&self.cwd.join(path)))
     }
 
     /// Where the module's BMI is and is not: its place, not only its bytes, counts.
     fn places_of_bmi(&self, invocation: &Invocation, module: &str) -> Vec<Learnt> {
         let mut places = Vec::new();
         for path in places_for_bmi(invocation, module).map(|path| self.cwd.join(path)) {
-            if path.exists() {
+            if !search::is_missing(&path) {
                 places.push(Learnt::Present(path));
                 break;
             }
@@ -126,10 +126,10 @@ impl Inputs {
 
     /// Whether nothing is there that would be taken instead of a file of the set, and every probe comes to the same.
     fn would_find(&self, set: &IncludeSet, invocation: &Invocation) -> bool {
-        let exists = |path: &Path| search::is_file(&self.cwd.join(self.bases.path(path)));
+        let place = |path: &Path| self.cwd.join(self.bases.path(path));
         let as_probed = set.iter().all(|learnt| match learnt {
-            Learnt::Absent(path) => !exists(path),
-            Learnt::Present(path) => exists(path),
+            Learnt::Absent(path) => search::is_no_file(&place(path)),
+            Learnt::Present(path) => search::is_file(&place(path)),
             Learnt::Bmi(_) | Learnt::File(_) | Learnt::Passed(_) => true,
         });
         as_probed && self.newcomers(set, invocation).is_empty()

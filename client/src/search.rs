@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use pcmcache_shared::recipe::Learnt;
@@ -130,7 +131,7 @@ impl SearchPath {
             // Nearly always it may not, and then no path is made.
             if listings.may_have(directory, operand) {
                 let path = directory.join(operand);
-                if !read.contains(&path) && is_file(&path) {
+                if !read.contains(&path) && !is_no_file(&path) {
                     found.insert(path);
                 }
             }
@@ -179,8 +180,9 @@ impl SearchPath {
         let places: Vec<&PathBuf> = [&beside, &self.cwd].into_iter().chain(&self.directories).collect();
         let mut listings = Listings::default();
         included.iter().map(|name| Path::new(name).with_added_extension("gch")).find_map(|gch| {
-            let place =
-                places.iter().find(|place| listings.may_have(place, &gch) && place.join(&gch).exists())?;
+            let place = places
+                .iter()
+                .find(|place| listings.may_have(place, &gch) && !is_missing(&place.join(&gch)))?;
             Some(place.join(gch))
         })
     }
@@ -253,6 +255,20 @@ pub fn is_file(path: &Path) -> bool {
     fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
+/// Whether there surely is no such file: nothing is there, or a directory. What cannot be looked at may be one.
+pub fn is_no_file(path: &Path) -> bool {
+    fs_err::metadata(path).map_or_else(|error| says_missing(&error), |metadata| metadata.is_dir())
+}
+
+/// Whether there surely is nothing of that name.
+pub fn is_missing(path: &Path) -> bool {
+    fs_err::metadata(path).is_err_and(|error| says_missing(&error))
+}
+
+fn says_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// The path without `.` components. `..` stays: what it means depends on links.
 fn normal(path: &Path) -> PathBuf {
     path.components().filter(|component| *component != Component::CurDir).collect()
@@ -260,21 +276,33 @@ fn normal(path: &Path) -> PathBuf {
 
 /// The names in directories, read once each: most candidates are ruled out without a look at the disk.
 #[derive(Default)]
-struct Listings(HashMap<PathBuf, HashSet<OsString>>);
+struct Listings(HashMap<PathBuf, Option<HashSet<OsString>>>);
 
 impl Listings {
     fn may_have(&mut self, directory: &Path, operand: &Path) -> bool {
         let Some(Component::Normal(first)) = operand.components().next() else { return true };
         if !self.0.contains_key(directory) {
-            let entries = fs_err::read_dir(directory).into_iter().flatten().flatten();
-            self.0.insert(directory.to_owned(), entries.map(|entry| entry.file_name()).collect());
+            self.0.insert(directory.to_owned(), names_in(directory));
         }
-        self.0.get(directory).is_some_and(|names| names.contains(first))
+        self.0.get(directory).and_then(Option::as_ref).is_none_or(|names| names.contains(first))
+    }
+}
+
+/// `None`: nobody can tell. Who may not list a directory may go through it all the same.
+fn names_in(directory: &Path) -> Option<HashSet<OsString>> {
+    let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    match fs_err::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>().ok(),
+        Err(error) if says_missing(&error) => Some(HashSet::new()),
+        // The compiler leaves one out that it may not even look at.
+        Err(_) => fs_err::metadata(directory).is_err_and(is_denied).then(HashSet::new),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     struct Scratch(PathBuf);
@@ -379,5 +407,30 @@ mod tests {
         assert_eq!(embedded, [&[Learnt::File(there)], &rest[..]].concat());
         let of_the_system = look_up("vector", Beside::Asking, probes::Kind::Include);
         assert_eq!(of_the_system, [Learnt::Present(dir.0.join("system/vector"))]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_may_be_there() {
+        let scratch = Scratch::new("unsure", &["dir/file"]);
+        let at = |name: &str| scratch.0.join(name);
+        symlink("nowhere", at("dangling")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        for (name, is_no_file, missing) in [
+            ("dir", true, false),
+            ("dir/file", false, false),
+            ("none", true, true),
+            ("dir/file/none", true, true),
+            ("dangling", true, true),
+            ("loop", false, false),
+        ] {
+            assert_eq!(
+                (super::is_no_file(&at(name)), is_missing(&at(name))),
+                (is_no_file, missing),
+                "{name}"
+            );
+        }
+        assert!(names_in(&at("dir")).is_some_and(|names| names.len() == 1));
+        assert!(names_in(&at("none")).is_some_and(|names| names.is_empty()));
+        assert_eq!(names_in(&at("loop")), None);
     }
 }

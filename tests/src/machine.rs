@@ -10,13 +10,16 @@ use std::process::Command;
 
 use pcmcache::launch::sync::SYNC;
 use pcmcache::remote::agent::AGENT;
-use rustix::process::Pid;
+use rustix::process::{Pid, getuid};
 use serde::Deserialize;
 
 use crate::process::MARK;
 use crate::scratch::files_below;
 use crate::tool::{self, CLANG};
 use crate::{Finished, Process, Scratch, Unit, Weight};
+
+/// Somebody without rights (Debian's `nobody`).
+pub const NOBODY: u32 = 65534;
 
 /// The variable that names the file which says by how many seconds a program's wall clock is off.
 pub(crate) const CLOCK: &str = "PCMCACHE_TEST_CLOCK";
@@ -141,9 +144,14 @@ impl Machine {
         Self { mark: mark.clone(), ..self.with(MARK, mark) }
     }
 
+    /// The same machine, used by somebody for whom permissions count: root is none.
+    pub fn used_by_no_root(self) -> Self {
+        if getuid().is_root() { self.used_by(NOBODY) } else { self }
+    }
+
     /// The same machine, used by somebody else: its directories become theirs, and they run copies of the launcher and
     /// of ninja that lie where they may read them.
-    pub fn used_by(mut self, user: u32) -> Self {
+    fn used_by(mut self, user: u32) -> Self {
         let scratch = self.home.parent().expect("a machine lies in a scratch directory").to_owned();
         for (tool, name) in [(&mut self.launcher, "pcmcache"), (&mut self.ninja, "ninja")] {
             let copy = scratch.join(name);

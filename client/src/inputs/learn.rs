@@ -12,6 +12,7 @@ use crate::depfile::{self, Rules};
 use crate::invocation::{Family, Invocation, Kind, Language};
 use crate::os::{FileId, Moment};
 use crate::probes::{self, NotLiteral, Probe, Text};
+use crate::search;
 
 /// The largest depfile or include graph anyone reads, in bytes.
 const MAX_LISTING: u64 = 16 * 1024 * 1024;
@@ -115,6 +116,7 @@ impl Inputs {
         };
         let changed = |learnt: &&Learnt| match learnt {
             Learnt::Passed(path) | Learnt::Present(path) => untouched(path) != Some(true),
+            Learnt::Absent(path) if !search::is_no_file(&self.cwd.join(path)) => true,
             Learnt::Absent(path) if family == Family::Gcc => {
                 path.ancestors().skip(1).find_map(untouched) != Some(true)
             }

@@ -189,7 +189,7 @@ fn holds(lines: &str) -> Option<bool> {
                 None => true,
             },
             "yes" => search::is_file(&path_of(rest)?),
-            "not" => !search::is_file(&path_of(rest)?),
+            "not" => search::is_no_file(&path_of(rest)?),
             _ => return None,
         };
         if !as_it_was {
