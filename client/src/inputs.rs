@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pcmcache_shared::recipe::{Learnt, Unit};
-use pcmcache_shared::{Digest, IncludeSet, Recipe};
+use pcmcache_shared::{Digest, IncludeSet, Recipe, disk};
 
 pub use self::learn::{Graph, without_bmis};
 use crate::bases::Bases;
@@ -179,14 +179,14 @@ impl Inputs {
     }
 
     fn included(&self, invocation: &Invocation) -> Included {
-        let text = fs_err::read(self.cwd.join(&invocation.source)).unwrap_or_default();
+        let text = disk::read(self.cwd.join(&invocation.source)).unwrap_or_default();
         probes::included(&probes::joined(text))
     }
 
     /// Whether everything that was looked at is still the same: asked after a wait, during which a user may have edited.
     pub fn still_as_seen(&self) -> bool {
         let same = |(path, (id, _)): (&OsString, &(FileId, Digest))| {
-            fs_err::metadata(path).is_ok_and(|metadata| FileId::of(&metadata) == *id)
+            disk::metadata(path).is_ok_and(|metadata| FileId::of(&metadata) == *id)
         };
         self.seen.iter().all(same)
     }
@@ -197,7 +197,7 @@ impl Inputs {
         for (path, (id, digest)) in &self.seen {
             let path = Path::new(path);
             let now =
-                fs_err::metadata(path).map(|metadata| FileId::of(&metadata)).map_err(|_| changed(path))?;
+                disk::metadata(path).map(|metadata| FileId::of(&metadata)).map_err(|_| changed(path))?;
             if now != *id {
                 return Err(changed(path));
             }

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use pcmcache_shared::disk;
 use pcmcache_shared::recipe::Learnt;
 
 use crate::probes::{self, Beside, Probe};
@@ -222,8 +223,10 @@ impl SearchPath {
 
     /// The directories that are none, and whether something else is there.
     pub fn no_directories(&self) -> impl Iterator<Item = (&Path, bool)> {
-        let none = self.directories.iter().filter(|directory| !directory.is_dir());
-        none.map(|directory| (directory.as_path(), directory.exists()))
+        let looked =
+            self.directories.iter().map(|directory| (directory.as_path(), disk::metadata(directory)));
+        let none = looked.filter(|(_, there)| !there.as_ref().is_ok_and(std::fs::Metadata::is_dir));
+        none.map(|(directory, there)| (directory, there.is_ok()))
     }
 
     /// Whether the file is one of the compiler's or the system's.
@@ -252,17 +255,17 @@ impl SearchPath {
 
 /// Whether the compiler takes it for a file that can be included: anything but a directory.
 pub fn is_file(path: &Path) -> bool {
-    fs_err::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
+    disk::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
 /// Whether there surely is no such file: nothing is there, or a directory. What cannot be looked at may be one.
 pub fn is_no_file(path: &Path) -> bool {
-    fs_err::metadata(path).map_or_else(|error| says_missing(&error), |metadata| metadata.is_dir())
+    disk::metadata(path).map_or_else(|error| says_missing(&error), |metadata| metadata.is_dir())
 }
 
 /// Whether there surely is nothing of that name.
 pub fn is_missing(path: &Path) -> bool {
-    fs_err::metadata(path).is_err_and(|error| says_missing(&error))
+    disk::metadata(path).is_err_and(|error| says_missing(&error))
 }
 
 fn says_missing(error: &io::Error) -> bool {
@@ -291,11 +294,11 @@ impl Listings {
 /// `None`: nobody can tell. Who may not list a directory may go through it all the same.
 fn names_in(directory: &Path) -> Option<HashSet<OsString>> {
     let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-    match fs_err::read_dir(directory) {
+    match disk::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>().ok(),
         Err(error) if says_missing(&error) => Some(HashSet::new()),
         // The compiler leaves one out that it may not even look at.
-        Err(_) => fs_err::metadata(directory).is_err_and(is_denied).then(HashSet::new),
+        Err(_) => disk::metadata(directory).is_err_and(is_denied).then(HashSet::new),
     }
 }
 

@@ -1,11 +1,11 @@
-//! All that changes a file system goes through here: the one door for writes, renames, removals and syncs; and for reading, and looking at,
-//! what was written there.
+//! All that changes a file system goes through here: the one door for writes, renames, removals and syncs; and for reading and
+//! looking at what was written there, and at what a compile reads.
 //!
 //! The functions are those of `fs_err`, by the same names, and in what users get they are nothing else. With the feature
 //! `failpoints` each is a *step*: it has the name of the room that takes it and of what it does
 //! (`embedded/files.remove`), and a [`Watcher`](watch::Watcher) may record it, fail it, cut it short, or kill the process before or
-//! after it. So a step without a failpoint cannot be written, as long as nothing else changes files, and nothing else in the
-//! rooms of the stores reads them; a test (`tests/points`) sees to that.
+//! after it. So a step without a failpoint cannot be written, as long as nothing else changes files, and nothing else in
+//! those rooms reads them; a test (`tests/points/sources.rs`) sees to that.
 
 mod file;
 #[cfg(feature = "failpoints")]

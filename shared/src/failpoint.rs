@@ -5,7 +5,7 @@
 //!
 //! * POINT is the name of a place (`failpoint!("publish.checked")`), of a step of a disk (`embedded/files.rename`, see
 //!   [`disk`](crate::disk)), of a message (`http.publish`, `remote.renew`), or `*` for any step and any message, `*.write` for those
-//!   whose name ends so. `POINT.done` is behind it. `POINT@3` is its third passing in a process only, `POINT@3+` that and all after it.
+//!   whose name ends so, `*.change` for those that are no reading and no looking. `POINT.done` is behind it. `POINT@3` is its third passing in a process only, `POINT@3+` that and all after it.
 //! * ACTION is `kill` (SIGKILL to this very process), `stop` (SIGSTOP), `note:PATH` (makes PATH), `wait:PATH` (makes PATH, and goes
 //!   on when PATH is removed), `delay:MILLISECONDS`, `fail:EIO` (or another error; the step is not taken), `short` (half of
 //!   what is to be written), `corrupt` (one bit of what is written or told is turned).
@@ -96,7 +96,10 @@ impl Rule {
     }
 
     fn applies(&self, point: &str, is_step: bool) -> bool {
-        let is_one_of = |ending| is_step && point.ends_with(ending);
+        let is_one_of = |ending| match ending {
+            ".change" => is_step && ![".read", ".look"].iter().any(|ending| point.ends_with(ending)),
+            ending => is_step && point.ends_with(ending),
+        };
         if !self.point.strip_prefix('*').map_or(self.point == point, is_one_of) {
             return false;
         }
@@ -263,6 +266,10 @@ mod tests {
         assert_eq!(holds("a.b=kill", "a.b.done", false), [false; 4]);
         assert_eq!(holds("*@3=short", "a.b", true), [false, false, true, false]);
         assert_eq!(holds("*=short", "a.b", false), [false; 4]);
+        let holds_once = |rule: &str, point: &str| holds(rule, point, true).contains(&true);
+        assert_eq!(["a.read", "a.write"].map(|point| holds_once("*.write=short", point)), [false, true]);
+        let points = ["a.read", "a.look", "a.write", "remote.renew"];
+        assert_eq!(points.map(|point| holds_once("*.change=short", point)), [false, false, true, true]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ struct Ground {
 impl Ground {
     fn lay(scratch: &Scratch, known: &Machine) -> Self {
         let (store, backup) = (Scratch::of(&scratch.dir("ground")), scratch.path().join("ground-backup"));
-        let unit = Unit::write(scratch, "ground", 7, Weight::Light);
+        let unit = Unit::write(scratch, "ground", 7, Weight::Light).searched_for(scratch);
         let right = unit.right_outputs(scratch);
         let server = Server::start(&store);
         Machine::new(scratch, "founder").knowing(known).remote(&server.url()).compile(unit.arguments()).ok();
@@ -87,7 +87,7 @@ impl Stage {
         let (scratch, store) = (Scratch::new("points"), Scratch::new("points-server"));
         let (server, known) = (Server::start(&store), Machine::experienced(&scratch));
         let ground = Ground::lay(&scratch, &known);
-        let unit = Unit::write(&scratch, "published", 7, Weight::Light);
+        let unit = Unit::write(&scratch, "published", 7, Weight::Light).searched_for(&scratch);
         let publisher = Machine::new(&scratch, "publisher").knowing(&known).remote(&server.url());
         publisher.compile(unit.arguments()).ok();
         let published = (unit.clone(), unit.outputs(publisher.build()));
@@ -101,7 +101,7 @@ impl Stage {
         let (unit, right) = if scene == Scene::Fetch || scene.is_local() {
             self.published.clone()
         } else {
-            let unit = Unit::write(&dir, "unit", number as u32, Weight::Light);
+            let unit = Unit::write(&dir, "unit", number as u32, Weight::Light).searched_for(&dir);
             (unit.clone(), unit.right_outputs(&dir))
         };
         let (plan, crowded) = plan.strip_suffix(CROWDED).map_or((plan, false), |plan| (plan, true));

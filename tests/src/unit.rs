@@ -26,6 +26,7 @@ pub enum Weight {
 pub struct Unit {
     name: String,
     source: PathBuf,
+    search: Vec<PathBuf>,
 }
 
 /// The outputs of a compile by file name; `None` for one that is not there.
@@ -39,7 +40,13 @@ impl Unit {
         fs_err::write(dir.join(format!("{name}.h")), header).expect("a header");
         let source = dir.join(format!("{name}.cppm"));
         fs_err::write(&source, text(name, value, weight)).expect("a source");
-        Self { name: name.to_owned(), source }
+        Self { name: name.to_owned(), source, search: Vec::new() }
+    }
+
+    /// Compiled with one more directory of headers: an empty one, before that of the source.
+    pub fn searched_for(mut self, scratch: &Scratch) -> Self {
+        self.search = vec![scratch.dir("empty"), scratch.dir("source")];
+        self
     }
 
     /// Appends a line to the source.
@@ -60,6 +67,7 @@ impl Unit {
         arguments.push(self.source.to_string_lossy().into_owned());
         arguments.extend(["-o".to_owned(), format!("{name}.o"), format!("-fmodule-output={name}.pcm")]);
         arguments.extend(["-MD".to_owned(), "-MF".to_owned(), format!("{name}.d")]);
+        arguments.extend(self.search.iter().map(|directory| format!("-I{}", directory.display())));
         arguments
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use pcmcache_shared::recipe::Learnt;
-use pcmcache_shared::{Digest, IncludeSet};
+use pcmcache_shared::{Digest, IncludeSet, disk};
 
 use super::{Inputs, Uncacheable, hazards};
 use crate::bases;
@@ -112,7 +112,7 @@ impl Inputs {
     /// have been: Clang's depfile lists what a probe found, for GCC the directory must tell.
     fn refuse_newcomers(&self, set: &[Learnt], family: Family, start: Moment) -> Result<(), Uncacheable> {
         let untouched = |path: &Path| {
-            fs_err::metadata(self.cwd.join(path)).ok().map(|m| FileId::of(&m).untouched_since(start))
+            disk::metadata(self.cwd.join(path)).ok().map(|m| FileId::of(&m).untouched_since(start))
         };
         let changed = |learnt: &&Learnt| match learnt {
             Learnt::Passed(path) | Learnt::Present(path) => untouched(path) != Some(true),
@@ -166,7 +166,7 @@ impl Inputs {
         let source = invocation.source_file().filter(|_| invocation.language != Language::Bmi);
         let mut texts = Vec::new();
         for path in source.into_iter().chain(files.iter().map(PathBuf::as_path)) {
-            let text = fs_err::read(self.cwd.join(path))
+            let text = disk::read(self.cwd.join(path))
                 .map_err(|_| Uncacheable::new("input-changed", detail(path)))?;
             let text = probes::joined(text);
             let is_system = self.search.is_system(path);
@@ -240,8 +240,8 @@ fn unreadable(path: &Path) -> Uncacheable {
 }
 
 fn read(path: &Path) -> Result<String, Uncacheable> {
-    let small = fs_err::metadata(path).is_ok_and(|metadata| metadata.len() <= MAX_LISTING);
-    small.then(|| fs_err::read_to_string(path).ok()).flatten().ok_or_else(|| unreadable(path))
+    let small = disk::metadata(path).is_ok_and(|metadata| metadata.len() <= MAX_LISTING);
+    small.then(|| disk::read_to_string(path).ok()).flatten().ok_or_else(|| unreadable(path))
 }
 
 /// The macros that these words define.

@@ -17,7 +17,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use pcmcache_shared::recipe::{Learnt, escape, unescape};
-use pcmcache_shared::{ActionKey, Digest, IncludeSet, UnitKey};
+use pcmcache_shared::{ActionKey, Digest, IncludeSet, UnitKey, disk};
 
 use super::Inputs;
 use crate::invocation::{Family, Invocation};
@@ -149,7 +149,7 @@ impl Proof {
 fn missing(path: &Path) -> Option<(&Path, FileId, &OsStr)> {
     let mut child = path;
     for directory in path.ancestors().skip(1) {
-        match fs_err::metadata(directory) {
+        match disk::metadata(directory) {
             Ok(metadata) if metadata.is_dir() => {
                 let name = child.file_name()?;
                 return is_missing(child).then(|| (directory, FileId::of(&metadata), name));
@@ -162,12 +162,12 @@ fn missing(path: &Path) -> Option<(&Path, FileId, &OsStr)> {
 }
 
 fn is_missing(path: &Path) -> bool {
-    fs_err::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    disk::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Whether everything is as these lines say; `None` if they say nothing.
 fn holds(lines: &str) -> Option<bool> {
-    let id_of = |path: &Path| fs_err::metadata(path).ok().map(|metadata| FileId::of(&metadata));
+    let id_of = |path: &Path| disk::metadata(path).ok().map(|metadata| FileId::of(&metadata));
     let path_of = |escaped: &str| Some(PathBuf::from(OsString::from_vec(unescape(escaped)?)));
     // The directory whose names are looked for again.
     let mut changed: Option<PathBuf> = None;
