@@ -173,14 +173,18 @@ impl Inputs {
         if invocation.family != Family::Gcc {
             return None;
         }
+        // Who cannot read it cannot tell.
+        let Ok(Included { names, .. }) = self.included(invocation) else {
+            return Some(invocation.source.clone());
+        };
         let forced = invocation.forced_includes.iter().map(|header| header.to_string_lossy().into_owned());
-        let included: Vec<String> = forced.chain(self.included(invocation).names).collect();
+        let included: Vec<String> = forced.chain(names).collect();
         self.search.precompiled(&invocation.source, &included)
     }
 
-    fn included(&self, invocation: &Invocation) -> Included {
-        let text = disk::read(self.cwd.join(&invocation.source)).unwrap_or_default();
-        probes::included(&probes::joined(text))
+    fn included(&self, invocation: &Invocation) -> io::Result<Included> {
+        let text = disk::read(self.cwd.join(&invocation.source))?;
+        Ok(probes::included(&probes::joined(text)))
     }
 
     /// Whether everything that was looked at is still the same: asked after a wait, during which a user may have edited.

@@ -276,10 +276,12 @@ impl Store {
         let damaged = self.directory(Kind::Damaged);
         let name = path.file_name().unwrap_or_default();
         let _ = disk::create_dir_all(&damaged);
-        let free =
-            (0..MAX_DAMAGED).map(|n| damaged.join(os::join_name(&[name, format!(".{n}").as_ref()]))).find(
-                |target| disk::symlink_metadata(target).is_err_and(|e| e.kind() == io::ErrorKind::NotFound),
-            );
+        let is_free = |target: &PathBuf| {
+            disk::symlink_metadata(target).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let free = (0..MAX_DAMAGED)
+            .map(|n| damaged.join(os::join_name(&[name, format!(".{n}").as_ref()])))
+            .find(is_free);
         let crowded = disk::read_dir(&damaged).map_or(0, Iterator::count) >= MAX_DAMAGED;
         let moved = free.filter(|_| !crowded).is_some_and(|target| disk::rename(path, target).is_ok());
         if !moved {

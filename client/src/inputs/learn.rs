@@ -63,7 +63,9 @@ impl Inputs {
         if let Some(header) = self.precompiled(invocation) {
             return Err(Uncacheable::new("precompiled-header", header.display().to_string()));
         }
-        if invocation.family == Family::Gcc && self.included(invocation).computed {
+        if invocation.family == Family::Gcc
+            && !self.included(invocation).is_ok_and(|included| !included.computed)
+        {
             // A precompiled header that it used would be in no depfile, and where to look for one is not known.
             return Err(Uncacheable::new("computed-include", invocation.source.display().to_string()));
         }
